@@ -1,0 +1,46 @@
+# PgM: `make demo` and `make test` are all a fresh clone needs; `make help` lists the rest.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+FORMAT ?= zarr
+WORKERS ?= 2
+# Tests and benchmarks must not depend on what a user's machine would fetch.
+export HF_HUB_DISABLE_TELEMETRY = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint typecheck extract train clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-12s %s\n", $$1, $$2}'
+
+# The bootstrap reruns when the dependencies change, and costs nothing otherwise.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "PgM needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: .venv/installed ## create .venv and install PgM into it
+
+demo: setup ## extract, train and evaluate on the embedded digits; ends with a table
+	@$(BIN)/pgm demo
+
+extract: setup ## run the frozen encoders: make extract DATASET=digits [ROOT=dir] [WORKERS=2] [FORMAT=zarr|hdf5] [ARGS=...]
+	@test -n "$(DATASET)" || { echo "Which dataset? For example: make extract DATASET=digits" >&2; exit 2; }
+	$(BIN)/pgm extract $(DATASET) --workers $(WORKERS) --format $(FORMAT) $(if $(ROOT),--root "$(ROOT)") $(ARGS)
+
+train: setup ## train from the cache: make train [ARGS='--dataset digits --method concat']
+	$(BIN)/pgm train --cached $(ARGS)
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# The root is the package `pgm`; mypy finds it through a folder that holds a link of that name.
+	@mkdir -p .typing && ln -sfn .. .typing/pgm
+	MYPYPATH=.typing $(BIN)/mypy -p pgm.cache -p pgm.pipeline -p pgm.trainer -m pgm -m pgm.cli -m pgm.console
+
+clean: ## remove the environment and what tools left behind
+	rm -rf .venv .typing .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
