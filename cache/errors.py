@@ -1,15 +1,15 @@
 """The one exception tree. A message says what was asked, what was found and what to do next.
 
-    PgMError                    exit code 1
-    ├── UserError               exit code 2: the request cannot be met as it was made
-    │   ├── NotFound                a dataset, store, run, file or column that is not there
-    │   ├── SampleUnavailable       a row out of range, or a sample whose modality failed or is missing
-    │   ├── IdentityMismatch        a store holds something other than what was asked for
-    │   └── StoreIncomplete         a store whose extraction has not finished
-    └── RunFailed               exit code 1: the work was started and could not be finished
-        ├── CorruptStore            bytes on disk are not the bytes that were written
-        ├── StoreLocked             another live process writes this store
-        └── TooManyFailures         more bad items than the threshold allows
+PgMError                    exit code 1
+├── UserError               exit code 2: the request cannot be met as it was made
+│   ├── NotFound                a dataset, store, run, file or column that is not there
+│   ├── SampleUnavailable       a row out of range, or a sample whose modality failed or is missing
+│   ├── IdentityMismatch        a store holds something other than what was asked for
+│   └── StoreIncomplete         a store whose extraction has not finished
+└── RunFailed               exit code 1: the work was started and could not be finished
+    ├── CorruptStore            bytes on disk are not the bytes that were written
+    ├── StoreLocked             another live process writes this store
+    └── TooManyFailures         more bad items than the threshold allows
 """
 
 

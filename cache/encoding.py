@@ -1,0 +1,98 @@
+"""From an encoder's floats to what a shard stores, refusing what the stored type cannot hold.
+
+float16 and float32 are casts. int8 keeps one float32 scale a token (scale = max|x| / 127) and is read back as float16:
+half the disk for a relative error that is measured here and written into store.json.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .layout import Stored
+
+FLOAT16_MAX = 65504.0
+# Rows are checked in pieces that stay in the processor's cache.
+PIECE = 1 << 18
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What one shard stores: tokens (rows, D) and, for int8, scales (rows, 1) float32 with the error they cost."""
+
+    tokens: Array
+    scales: Array | None = None
+    error: dict[str, float] | None = None
+
+
+def read_dtype(stored: Stored) -> np.dtype[Any]:
+    """The dtype a reader sees: int8 comes back as float16."""
+    return np.dtype("float16" if stored == "int8" else stored)
+
+
+def unfit_rows(tokens: Array, stored: Stored) -> npt.NDArray[np.int64]:
+    """Rows that hold a NaN, an infinity or (unless stored as float32) a value beyond float16.
+
+    One integer comparison on the bits without the sign answers all three: NaN and infinity sort above every number.
+    """
+    bits = {2: np.uint16, 4: np.uint32, 8: np.uint64}[tokens.dtype.itemsize]
+    kind = tokens.dtype.type
+    limit = np.finfo(np.float32 if tokens.dtype.itemsize == 8 else kind).max if stored == "float32" else FLOAT16_MAX
+    highest = np.array([limit], tokens.dtype).view(bits)[0]
+    mask = np.array([np.iinfo(bits).max >> 1], bits)[0]
+    rows, step = tokens.view(bits), max(1, PIECE // max(1, tokens.shape[1]))
+    bad = [
+        start + np.flatnonzero((piece & mask).max(axis=1) > highest)
+        for start in range(0, len(rows), step)
+        if ((piece := rows[start : start + step]) & mask).max() > highest
+    ]
+    return np.concatenate(bad) if bad else np.zeros(0, np.int64)
+
+
+def encode(tokens: Array, stored: Stored) -> Encoded:
+    """Cast or quantise checked tokens (rows, D)."""
+    if stored != "int8":
+        return Encoded(np.ascontiguousarray(tokens, dtype=stored))
+    exact = np.asarray(tokens, np.float32)
+    largest = np.abs(exact).max(axis=1, keepdims=True) if exact.size else np.zeros((len(exact), 1), np.float32)
+    scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    quantised = np.rint(exact / scales).clip(-127, 127).astype(np.int8)
+    return Encoded(quantised, scales, quantisation_error(exact, decode(quantised, scales)))
+
+
+def decode(quantised: Array, scales: Array, out: Array | None = None) -> Array:
+    """int8 tokens (rows, D) times scales (rows, 1) as float16 (rows, D)."""
+    out = np.empty(quantised.shape, np.float16) if out is None else out
+    np.multiply(quantised, scales, out=out, casting="unsafe", dtype=np.float32)
+    return out
+
+
+def quantisation_error(exact: Array, approximate: Array) -> dict[str, float]:
+    """Sums from which `merge_errors` makes the store's figures; a token's relative error is |x - y| / |x| (2-norms)."""
+    approximate = approximate.astype(np.float32)
+    norms = np.linalg.norm(exact, axis=1)
+    other = np.linalg.norm(approximate, axis=1)
+    some = norms > 0
+    relative = np.linalg.norm(exact - approximate, axis=1)[some] / norms[some]
+    cosine = (exact * approximate).sum(axis=1)[some] / (norms[some] * other[some])
+    return {
+        "tokens": float(some.sum()),
+        "relative_largest": float(relative.max(initial=0.0)),
+        "relative_sum": float(relative.sum(dtype=np.float64)),
+        "cosine_sum": float(cosine.sum(dtype=np.float64)),
+        "cosine_smallest": float(cosine.min(initial=1.0)),
+    }
+
+
+def merge_errors(errors: list[dict[str, float]]) -> dict[str, float]:
+    """The store's int8 error over its non-zero tokens: largest and mean relative error, mean and smallest cosine."""
+    tokens = sum(error["tokens"] for error in errors)
+    return {
+        "relative_error_largest": max((error["relative_largest"] for error in errors), default=0.0),
+        "relative_error_mean": sum(error["relative_sum"] for error in errors) / tokens if tokens else 0.0,
+        "cosine_mean": sum(error["cosine_sum"] for error in errors) / tokens if tokens else 1.0,
+        "cosine_smallest": min((error["cosine_smallest"] for error in errors), default=1.0),
+    }
