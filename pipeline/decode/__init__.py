@@ -1,1 +1,9 @@
-"""."""
+"""Raw bytes to arrays: one file a medium. A medium that cannot be decoded raises DecodeError with the reason."""
+
+from .audio import decode_audio
+from .errors import DecodeError
+from .image import decode_image
+from .text import decode_text
+from .video import decode_frames
+
+__all__ = ["DecodeError", "decode_audio", "decode_frames", "decode_image", "decode_text"]

@@ -1,0 +1,99 @@
+"""How running work looks: bars on a terminal, plain lines off it, always on stderr so that stdout stays data."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from .pipeline.events import Event, Finished, Note, Planned, ShardWritten
+
+LINE_EVERY_SECONDS = 5.0
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+class ExtractionDisplay:
+    """A listener for the pipeline's events; use it as a context manager."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.bars = Progress(
+            TextColumn("{task.description:>8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self.live = self.console.is_terminal
+        self.task: TaskID | None = None
+        self.samples = self.done = self.failed = 0
+        self.began = self.last_line = 0.0
+
+    def __enter__(self) -> ExtractionDisplay:
+        if self.live:
+            self.bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Planned():
+                self._planned(event)
+            case ShardWritten():
+                self._written(event)
+            case Finished():
+                self._finished(event)
+            case Note():
+                self.console.print(event.text)
+
+    def _planned(self, plan: Planned) -> None:
+        weights = " (random weights, not pretrained)" if plan.random_weights else ""
+        self.console.print(
+            f"{plan.modality}: {plan.encoder}{weights}, {plan.samples:,} samples, "
+            f"{plan.tokens:,} tokens of {plan.dim}, {in_bytes(plan.bytes)} in {plan.shards} shards"
+            + (f", {plan.shards_done} done" if plan.shards_done else "")
+        )
+        self.samples = plan.samples
+        self.done = round(plan.samples * plan.shards_done / plan.shards) if plan.shards else 0
+        self.failed = 0
+        self.began = self.last_line = time.monotonic()
+        self.first = self.done
+        if self.live and plan.shards_done < plan.shards:
+            self.task = self.bars.add_task(plan.modality, total=plan.samples, completed=self.done, rate="")
+
+    def _written(self, shard: ShardWritten) -> None:
+        self.done = min(self.samples, self.done + shard.samples)
+        self.failed += shard.failures
+        now = time.monotonic()
+        rate = (self.done - self.first) / max(now - self.began, 1e-9)
+        line = f"{rate:,.0f} samples/s" + (f", {self.failed} failed" if self.failed else "")
+        if self.task is not None:
+            self.bars.update(self.task, completed=self.done, rate=line)
+        elif now - self.last_line >= LINE_EVERY_SECONDS:
+            self.last_line = now
+            left = (self.samples - self.done) / rate if rate else float("inf")
+            print(f"{shard.modality}: {self.done:,} of {self.samples:,}, {line}, {left:.0f} s left", file=sys.stderr)
+
+    def _finished(self, store: Finished) -> None:
+        if self.task is not None:
+            self.bars.remove_task(self.task)
+            self.task = None
+        failed = f", {store.failed} failed" if store.failed else ""
+        said = "already there" if store.reused else f"done in {store.seconds:.1f} s"
+        self.console.print(f"{store.modality}: {said}{failed} -> {store.store}")
+
+
+def in_bytes(count: float) -> str:
+    """A size for people: 1.2 GB."""
+    for unit in UNITS:
+        if count < 1000 or unit == UNITS[-1]:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")

@@ -1,0 +1,85 @@
+"""What a dataset adapter returns: samples in a fixed order, their media, and what a trainer must know of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from ..cache import DatasetCard
+from ..cache.errors import UserError
+from .media import Media
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Collection:
+    """N samples of one dataset.
+
+    `samples` holds one row a sample: `id` (unique), `split`, the label column the card names, and `group` where samples
+    must not be torn apart by a split. `media[modality][i]` is sample i's source, None where the dataset has none for
+    it.
+    """
+
+    card: DatasetCard
+    samples: pa.Table
+    media: Mapping[str, Sequence[Media | None]]
+
+    def __post_init__(self) -> None:
+        ids = self.samples.column("id").to_pylist()
+        if not ids:
+            raise UserError(
+                f"The dataset {self.card.name!r} has no samples. Check the folder or table it was read from."
+            )
+        if len(set(ids)) != len(ids):
+            repeated = [name for name, count in Counter(ids).most_common(5) if count > 1]
+            raise UserError(f"Sample ids of {self.card.name!r} are not unique; repeated: {', '.join(repeated)}.")
+        for modality, sources in self.media.items():
+            assert len(sources) == len(ids), f"{modality}: {len(sources)} sources for {len(ids)} samples"
+
+    @property
+    def ids(self) -> list[str]:
+        return list(self.samples.column("id").to_pylist())
+
+    def __len__(self) -> int:
+        return int(self.samples.num_rows)
+
+    def limited(self, limit: int, seed: int = 0) -> Collection:
+        """At most `limit` samples: every split keeps its share, drawn with a fixed seed, in the original order."""
+        if limit < 1:
+            raise UserError(f"--limit {limit} keeps no sample; ask for at least 1.")
+        if limit >= len(self):
+            return self
+        rng = np.random.default_rng(seed)
+        splits = np.array(self.samples.column("split").to_pylist())
+        kept: list[np.ndarray] = []
+        for split in SPLITS:
+            rows = np.flatnonzero(splits == split)
+            share = min(len(rows), max(1, round(limit * len(rows) / len(splits)))) if len(rows) else 0
+            kept.append(rng.permutation(rows)[:share])
+        return self.take(np.sort(np.concatenate(kept)))
+
+    def take(self, rows: np.ndarray) -> Collection:
+        """The samples of these rows, in this order."""
+        samples = self.samples.take(pa.array(rows))
+        media = {m: [sources[i] for i in rows] for m, sources in self.media.items()}
+        return replace(self, card=replace(self.card, splits=count_splits(samples)), samples=samples, media=media)
+
+    def only(self, modalities: Sequence[str]) -> Collection:
+        """The same samples with these modalities alone."""
+        unknown = [m for m in modalities if m not in self.media]
+        if unknown:
+            raise UserError(
+                f"{self.card.name!r} has no modality {', '.join(map(repr, unknown))}; it has {', '.join(self.media)}."
+            )
+        return replace(self, media={m: self.media[m] for m in modalities})
+
+
+def count_splits(samples: pa.Table) -> dict[str, int]:
+    """Samples per split, for the dataset's card."""
+    splits = samples.column("split").to_pylist()
+    return {split: splits.count(split) for split in SPLITS if split in set(splits)}

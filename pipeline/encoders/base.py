@@ -1,0 +1,183 @@
+"""The interface of a frozen encoder, and what all of them share: pooling, dtypes, the identity of what they compute.
+
+A sample's tokens depend on its own media and the encoder alone. Where a model cannot mask padding exactly (AST's fixed
+canvas, wav2vec2's group norm) its subclass keeps padding out of the batch instead.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor, nn
+
+from ...cache.errors import UserError
+from ..decode import DecodeError
+from ..media import Media
+from .spec import EncoderSpec, parse_pooling
+
+Batch = dict[str, Tensor]
+COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class FrozenEncoder(ABC):
+    """One frozen model and its processor.
+
+    `decode` and `collate` run in threads ahead of the model and touch no device; `encode` is the forward pass.
+    """
+
+    has_cls = False
+    # False where padding would change the numbers: then only items of equal length share a batch.
+    mixes_lengths = True
+
+    def __init__(self, spec: EncoderSpec, model: nn.Module, name: str, revision: str | None, random: bool) -> None:
+        self.spec = spec
+        self.name = name
+        self.revision = revision
+        self.random_weights = random
+        self.device = resolve_device(spec.device)
+        self.compute = resolve_compute(spec.compute, self.device)
+        self.pooling, self.pooled_tokens = parse_pooling(spec.pooling)
+        if self.pooling == "cls" and not self.has_cls:
+            raise UserError(f"--pool cls: {name} has no CLS token. Use --pool mean or tokens:K.")
+        self.model = model.eval().requires_grad_(False)
+        self.weights_digest = digest_weights(self.model)
+        self.model.to(self.device, self.compute)
+        self._forward: Callable[..., Any] = torch.compile(self.model) if spec.compile else self.model
+
+    # What a subclass says of its modality.
+
+    @abstractmethod
+    def decode(self, media: Media) -> Any:
+        """One item, decoded. Raises DecodeError or OSError with the reason."""
+
+    @abstractmethod
+    def collate(self, items: Sequence[Any]) -> Batch:
+        """A padded batch of decoded items on the CPU, with its attention mask where the model takes one."""
+
+    @abstractmethod
+    def raw_length(self, media: Media) -> int:
+        """Tokens this item has before pooling, without running the model."""
+
+    @abstractmethod
+    def processing(self) -> Mapping[str, Any]:
+        """What of decoding and preprocessing decides the numbers, as JSON-able values."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Width D of a token."""
+
+    def token_lengths(self, batch: Batch) -> list[int]:
+        """Valid tokens of each row of the model's output."""
+        if "attention_mask" in batch:
+            return [int(n) for n in batch["attention_mask"].sum(1)]
+        return [-1] * len(next(iter(batch.values())))
+
+    # What all share.
+
+    @cached_property
+    def batch_size(self) -> int:
+        return self.spec.batch_size or (128 if self.device.type == "cuda" else 32)
+
+    def measure(self, media: Sequence[Media]) -> list[int | DecodeError]:
+        """Tokens S each item's features will have, after pooling; in an unreadable item's place, why it is."""
+        lengths: list[int | DecodeError] = []
+        for item in media:
+            try:
+                lengths.append(self.pooled_length(self.raw_length(item)))
+            except (DecodeError, OSError) as error:
+                lengths.append(readable(error))
+        return lengths
+
+    def pooled_length(self, tokens: int) -> int:
+        if self.pooling in ("mean", "cls"):
+            return min(tokens, 1)
+        return min(tokens, self.pooled_tokens) if self.pooled_tokens else tokens
+
+    @torch.inference_mode()
+    def encode(self, batch: Batch) -> list[np.ndarray]:
+        """The batch's features: one (S, D) float32 array an item, valid tokens only, pooled."""
+        lengths = self.token_lengths(batch)
+        hidden = self.hidden({key: self._to_device(value) for key, value in batch.items()}).float().cpu()
+        return [self._pool(row if n < 0 else row[:n]).numpy() for row, n in zip(hidden, lengths, strict=True)]
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """(B, S, D) hidden states of the asked-for layer."""
+        if self.spec.layer is None:
+            return _tensor(self._forward(**batch).last_hidden_state)
+        states = self._forward(**batch, output_hidden_states=True).hidden_states
+        if not -len(states) <= self.spec.layer < len(states):
+            raise UserError(f"--layer {self.spec.layer}: {self.name} has hidden states 0 to {len(states) - 1}.")
+        return _tensor(states[self.spec.layer])
+
+    def _pool(self, tokens: Tensor) -> Tensor:
+        if self.pooling == "mean":
+            return tokens.mean(0, keepdim=True)
+        if self.pooling == "cls":
+            return tokens[:1]
+        if self.pooled_tokens and len(tokens) > self.pooled_tokens:
+            return nn.functional.adaptive_avg_pool1d(tokens.T, self.pooled_tokens).T.contiguous()
+        return tokens
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        # Token ids and masks keep their integer type.
+        dtype = self.compute if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(self.device, dtype, non_blocking=True)
+
+    def identity_fields(self) -> dict[str, Any]:
+        """Everything of this encoder that decides the numbers, as JSON-able values (no paths, no device, no batch
+        size)."""
+        return {
+            "encoder": self.name,
+            "revision": self.revision,
+            "weights": self.weights_digest,
+            "random_weights": self.random_weights,
+            "model_class": type(self.model).__name__,
+            "layer": self.spec.layer,
+            "pooling": self.spec.pooling,
+            "compute_dtype": str(self.compute).removeprefix("torch."),
+            **self.processing(),
+        }
+
+
+def readable(error: DecodeError | OSError) -> DecodeError:
+    """The reason as it is recorded beside an item: without the path, which the item's source already names."""
+    if isinstance(error, DecodeError):
+        return error
+    return DecodeError("file not found" if isinstance(error, FileNotFoundError) else error.strerror or str(error))
+
+
+def _tensor(value: Any) -> Tensor:
+    assert isinstance(value, Tensor)
+    return value
+
+
+def digest_weights(model: nn.Module) -> str:
+    """Content hash of a model's parameters and buffers, by name."""
+    hasher = xxhash.xxh3_128()
+    for name, tensor in sorted(model.state_dict().items()):
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hasher.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return hasher.hexdigest()
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device to run on. Raises UserError where CUDA is asked for and absent."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine's PyTorch sees no GPU. Use --device cpu, or auto.")
+    return torch.device(device)
+
+
+def resolve_compute(compute: str, device: torch.device) -> torch.dtype:
+    """The dtype of the forward pass; "auto" is bfloat16 on CUDA and float32 elsewhere."""
+    if compute == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return COMPUTE[compute]

@@ -1,0 +1,81 @@
+"""The `tiny` preset: the paper's three architectures, two layers of width 128, random weights from a fixed seed.
+
+It needs no network and no file (ByT5's tokenizer is its byte values), and gives at most 17 tokens a modality. Random
+encoders keep enough of their input for small heads to learn from; they stand in for nothing pretrained, and every
+output and every store says so. Real encoders are one option away: `--encoder text=google-t5/t5-base`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTModel,
+    ByT5Tokenizer,
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    T5Config,
+    T5EncoderModel,
+)
+
+SEED = 20251027
+WIDTH, LAYERS, HEADS = 128, 2, 4
+LABEL = "random weights, not pretrained"
+
+
+def seeded(build: Callable[[], nn.Module]) -> nn.Module:
+    """A model initialised from the fixed seed, leaving torch's own generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return build()
+
+
+def tiny_text() -> tuple[nn.Module, Any]:
+    """A T5 encoder over bytes; texts are cut at 16 tokens."""
+    config = T5Config(
+        vocab_size=384, d_model=WIDTH, d_kv=WIDTH // HEADS, d_ff=2 * WIDTH, num_layers=LAYERS, num_heads=HEADS
+    )
+    return seeded(lambda: T5EncoderModel(config)), ByT5Tokenizer(model_max_length=16)
+
+
+def tiny_vision() -> tuple[nn.Module, Any]:
+    """A CLIP vision tower on 32x32 pixels in patches of 8: 16 patches and CLS."""
+    config = CLIPVisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        image_size=32,
+        patch_size=8,
+    )
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return seeded(lambda: CLIPVisionModel(config)), processor
+
+
+def tiny_audio() -> tuple[nn.Module, Any]:
+    """An AST on 64 mel bins and 2.24 s in patches of 32: 14 patches, CLS and the distillation token."""
+    config = ASTConfig(
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        patch_size=32,
+        frequency_stride=32,
+        time_stride=32,
+        max_length=224,
+        num_mel_bins=64,
+    )
+    return seeded(lambda: ASTModel(config)), ASTFeatureExtractor(max_length=224, num_mel_bins=64)
+
+
+TINY: dict[str, tuple[str, Callable[[], tuple[nn.Module, Any]]]] = {
+    "text": ("tiny-t5", tiny_text),
+    "vision": ("tiny-clip", tiny_vision),
+    "audio": ("tiny-ast", tiny_audio),
+}

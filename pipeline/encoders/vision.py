@@ -1,0 +1,84 @@
+"""Vision encoders: the vision tower of CLIP or SigLIP, ViT, DINOv2. A video gives `frames` images, their tokens in a
+row."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..decode import DecodeError, decode_frames
+from ..media import ArrayMedia, Media
+from .base import Batch, FrozenEncoder
+
+
+class VisionEncoder(FrozenEncoder):
+    """Pixels (B, 3, H, W) -> (B, S, D); S is the same for every image."""
+
+    def __init__(self, *args: Any, processor: Any, has_cls: bool, **kwargs: Any) -> None:
+        self.processor = processor
+        self.has_cls = has_cls
+        super().__init__(*args, **kwargs)
+
+    @property
+    def dim(self) -> int:
+        return int(self.model.config.hidden_size)
+
+    def decode(self, media: Media) -> list[Image.Image]:
+        if isinstance(media, ArrayMedia):
+            array = np.load(io.BytesIO(media.read()), allow_pickle=False)
+            if array.dtype != np.uint8 or array.ndim not in (2, 3):
+                raise DecodeError(f"array of {array.dtype}, shape {array.shape}: an image is uint8 (H, W) or (H, W, 3)")
+            return [Image.fromarray(array).convert("RGB")] * self.spec.frames
+        return decode_frames(media.read(), self.spec.frames)
+
+    def collate(self, items: Sequence[Any]) -> Batch:
+        frames = [frame for item in items for frame in item]
+        # Channels are stated: the processor would otherwise guess them of a 3-pixel-high image.
+        pixels = self.processor(frames, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+        return {"pixel_values": pixels}
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        hidden = super().hidden(batch)
+        return hidden.reshape(-1, self.spec.frames * hidden.shape[1], hidden.shape[2])
+
+    def token_lengths(self, batch: Batch) -> list[int]:
+        return [-1] * (len(batch["pixel_values"]) // self.spec.frames)
+
+    def raw_length(self, media: Media) -> int:
+        return self._grid
+
+    @cached_property
+    def _grid(self) -> int:
+        """Tokens an item has, measured on one grey image: the same for all, as processors crop to one size."""
+        grey = self.collate([[Image.new("RGB", (64, 64), "gray")] * self.spec.frames])
+        with torch.inference_mode():
+            return int(self.hidden({key: self._to_device(value) for key, value in grey.items()}).shape[1])
+
+    def processing(self) -> Mapping[str, Any]:
+        return {
+            "processor": type(self.processor).__name__,
+            "processor_config": processor_config(self.processor),
+            "decode": {"frames": self.spec.frames},
+        }
+
+
+# What a processor's saved configuration holds besides what it does to the data.
+BOOKKEEPING = (
+    "image_processor_type",
+    "feature_extractor_type",
+    "processor_class",
+    "_commit_hash",
+    "return_tensors",
+    "device",
+)
+
+
+def processor_config(processor: Any) -> dict[str, Any]:
+    """The processor's settings, without bookkeeping keys and unset options."""
+    return {k: v for k, v in processor.to_dict().items() if k not in BOOKKEEPING and v is not None}

@@ -1,0 +1,87 @@
+"""Audio encoders on the raw waveform: Wav2Vec2, HuBERT. Their token count follows the sound's length.
+
+Group norm over time makes padding visible to these models, mask or not, so only clips of equal token count share a
+batch, each cut to the samples its tokens can see: no clip is ever padded.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+from ..decode import DecodeError, decode_audio
+from ..media import Media
+from .base import Batch, FrozenEncoder
+from .vision import processor_config
+
+MAX_SECONDS = 30.0
+# Containers whose header states the exact number of samples.
+EXACT_HEADERS = ("WAV", "WAVEX", "FLAC", "AIFF", "AU", "RF64", "W64", "CAF")
+
+
+class WaveformEncoder(FrozenEncoder):
+    """Samples (B, n) -> (B, S, D), S from the model's own strides."""
+
+    mixes_lengths = False
+
+    def __init__(self, *args: Any, extractor: Any, **kwargs: Any) -> None:
+        self.extractor = extractor
+        super().__init__(*args, **kwargs)
+        self.rate = int(extractor.sampling_rate)
+        config = self.model.config
+        self.convolutions = list(zip(config.conv_kernel, config.conv_stride, strict=True))
+
+    @property
+    def dim(self) -> int:
+        return int(self.model.config.hidden_size)
+
+    def decode(self, media: Media) -> np.ndarray:
+        """(n,) float32, normalised as the extractor does, cut to the samples its tokens see."""
+        wave = self._at_least_one_token(decode_audio(media.read(), self.rate, MAX_SECONDS))
+        values = self.extractor(wave, sampling_rate=self.rate, return_tensors="np")["input_values"][0]
+        return np.asarray(values[: self._samples_seen(self._tokens(len(wave)))], dtype=np.float32)
+
+    def collate(self, items: Sequence[Any]) -> Batch:
+        return {"input_values": torch.from_numpy(np.stack(items))}
+
+    def raw_length(self, media: Media) -> int:
+        return self._tokens(max(self._sample_count(media.read()), self._samples_seen(1)))
+
+    def _sample_count(self, data: bytes) -> int:
+        """Samples at the encoder's rate: from the header where it is exact, else by decoding."""
+        try:
+            info = soundfile.info(io.BytesIO(data))
+        except soundfile.LibsndfileError:
+            info = None
+        if info is None or info.format not in EXACT_HEADERS:
+            return len(decode_audio(data, self.rate, MAX_SECONDS))
+        if info.frames == 0:
+            raise DecodeError("no sound in it: zero samples")
+        return min(-(-info.frames * self.rate // info.samplerate), int(MAX_SECONDS * self.rate))
+
+    def _at_least_one_token(self, wave: np.ndarray) -> np.ndarray:
+        return np.pad(wave, (0, max(0, self._samples_seen(1) - len(wave))))
+
+    def _tokens(self, samples: int) -> int:
+        """Tokens the convolutions make of n samples."""
+        for kernel, stride in self.convolutions:
+            samples = (samples - kernel) // stride + 1
+        return samples
+
+    def _samples_seen(self, tokens: int) -> int:
+        """The samples that so many tokens depend on: the inverse of `_tokens`, at its smallest."""
+        for kernel, stride in reversed(self.convolutions):
+            tokens = (tokens - 1) * stride + kernel
+        return tokens
+
+    def processing(self) -> Mapping[str, Any]:
+        return {
+            "processor": type(self.extractor).__name__,
+            "processor_config": processor_config(self.extractor),
+            "decode": {"sample_rate": self.rate, "seconds": MAX_SECONDS, "channels": "mean"},
+        }

@@ -1,0 +1,159 @@
+"""One task: fill one whole shard. Decoding runs in threads ahead of the encoder, so that the encoder does not wait.
+
+A shard's bytes depend on the plan alone: its samples are sorted by length (padding is cheapest so) and cut into batches
+in that order, and on a CPU the encoder runs on one thread, whatever the executor or the number of workers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..cache import Layout, write_shard
+from ..cache.errors import RunFailed
+from .decode import DecodeError
+from .encoders import EncoderSpec, FrozenEncoder, build_encoder
+from .encoders.base import Batch, readable
+from .media import Media
+from .plan import ModalityPlan
+
+DECODE_THREADS = 2
+BATCHES_AHEAD = 3
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What a finished task reports: small, as it travels through the scheduler."""
+
+    shard: int
+    samples: int
+    failures: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EncodeJob:
+    """Everything a worker needs for one modality, sent to it once; tasks then carry only shard numbers."""
+
+    modality: str
+    store: str
+    spec: EncoderSpec
+    weights: str
+    layout: Layout
+    media: Sequence[Media | None]
+
+    @staticmethod
+    def of(plan: ModalityPlan) -> EncodeJob:
+        """The job of a plan, its encoder pinned to the revision the plan was made with."""
+        revision = plan.identity.fields["revision"]
+        spec = replace(plan.spec, revision=revision) if revision else plan.spec
+        return EncodeJob(plan.modality, str(plan.path), spec, plan.identity.fields["weights"], plan.layout, plan.media)
+
+    def build(self) -> FrozenEncoder:
+        """This process's encoder. Raises RunFailed where it is not the one the plan was made with."""
+        encoder = build_encoder(self.spec)
+        if encoder.weights_digest != self.weights:
+            raise RunFailed(
+                f"{self.spec.source} changed while it was in use: weights {encoder.weights_digest} here, "
+                f"{self.weights} in the plan. Run the command again."
+            )
+        return encoder
+
+
+@dataclass
+class _Prepared:
+    """A batch as it leaves the decoding threads."""
+
+    rows: list[int]
+    batch: Batch | None
+    failures: dict[int, str] = field(default_factory=dict)
+
+
+def encode_shard(job: EncodeJob, encoder: FrozenEncoder, shard: int) -> ShardResult:
+    """Encode the samples of one shard and write it. Runs in a worker, or in the main process."""
+    began = time.perf_counter()
+    start, stop = job.layout.bounds(shard)
+    # float32: the writer checks the range before it rounds.
+    tokens = np.zeros((stop - start, job.layout.dim), np.float32)
+    failures: dict[int, str] = {}
+    rows = [row for row in job.layout.samples_of(shard) if job.layout.lengths[row]]
+    with one_thread(encoder), ThreadPoolExecutor(DECODE_THREADS) as pool:
+        for ready in _prepared(job, encoder, batches(rows, job.layout.lengths, encoder), pool):
+            failures |= ready.failures
+            features = encoder.encode(ready.batch) if ready.batch else []
+            for row, values in zip(ready.rows, features, strict=True):
+                if len(values) != job.layout.lengths[row]:
+                    planned = f"{job.layout.lengths[row]} tokens were planned and {len(values)} came out"
+                    failures[row] = f"the source changed during the run, or its header is wrong: {planned}"
+                    continue
+                _place(values, tokens, int(job.layout.offsets[row]) - start)
+    write_shard(job.store, shard, tokens, failures)
+    ends_here = sum(1 for row in rows if job.layout.offsets[row + 1] <= stop)
+    return ShardResult(shard, ends_here, len(failures), time.perf_counter() - began)
+
+
+def batches(rows: Sequence[int], lengths: np.ndarray, encoder: FrozenEncoder) -> list[list[int]]:
+    """Rows sorted by length and cut into batches; only equal lengths together where padding would show."""
+    ordered = sorted(rows, key=lambda row: (int(lengths[row]), row))
+    cut: list[list[int]] = []
+    for row in ordered:
+        fits = cut and len(cut[-1]) < encoder.batch_size
+        if fits and (encoder.mixes_lengths or lengths[cut[-1][0]] == lengths[row]):
+            cut[-1].append(row)
+        else:
+            cut.append([row])
+    return cut
+
+
+def _prepared(
+    job: EncodeJob, encoder: FrozenEncoder, cut: list[list[int]], pool: ThreadPoolExecutor
+) -> Iterator[_Prepared]:
+    """Decoded batches in order, a few of them decoded ahead."""
+    waiting: deque[Future[_Prepared]] = deque()
+    for rows in cut:
+        waiting.append(pool.submit(_prepare, job, encoder, rows))
+        if len(waiting) > BATCHES_AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _prepare(job: EncodeJob, encoder: FrozenEncoder, rows: list[int]) -> _Prepared:
+    kept: list[int] = []
+    items: list[Any] = []
+    failures: dict[int, str] = {}
+    for row in rows:
+        source = job.media[row]
+        assert source is not None, f"row {row} has tokens planned and no source"
+        try:
+            items.append(encoder.decode(source))
+            kept.append(row)
+        except (DecodeError, OSError) as error:
+            failures[row] = str(readable(error))
+    return _Prepared(kept, encoder.collate(items) if items else None, failures)
+
+
+def _place(values: np.ndarray, tokens: np.ndarray, at: int) -> None:
+    """Copy the part of a sample's (S, D) values that lies in this shard; a sample may straddle its edges."""
+    low, high = max(at, 0), min(at + len(values), len(tokens))
+    tokens[low:high] = values[low - at : high - at]
+
+
+@contextmanager
+def one_thread(encoder: FrozenEncoder) -> Iterator[None]:
+    """Run a CPU encoder on one intra-op thread: its bits then do not depend on how many cores a process has."""
+    before = torch.get_num_threads()
+    if encoder.device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
