@@ -38,11 +38,11 @@ def unfit_rows(tokens: Array, stored: Stored) -> npt.NDArray[np.int64]:
 
     One integer comparison on the bits without the sign answers all three: NaN and infinity sort above every number.
     """
-    bits = {2: np.uint16, 4: np.uint32, 8: np.uint64}[tokens.dtype.itemsize]
-    kind = tokens.dtype.type
-    limit = np.finfo(np.float32 if tokens.dtype.itemsize == 8 else kind).max if stored == "float32" else FLOAT16_MAX
+    size = tokens.dtype.itemsize
+    bits = np.dtype(f"u{size}")
+    limit = float(np.finfo(np.float16 if size == 2 else np.float32).max) if stored == "float32" else FLOAT16_MAX
     highest = np.array([limit], tokens.dtype).view(bits)[0]
-    mask = np.array([np.iinfo(bits).max >> 1], bits)[0]
+    mask = np.array([2 ** (8 * size - 1) - 1], bits)[0]
     rows, step = tokens.view(bits), max(1, PIECE // max(1, tokens.shape[1]))
     bad = [
         start + np.flatnonzero((piece & mask).max(axis=1) > highest)

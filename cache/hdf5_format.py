@@ -123,7 +123,7 @@ def part_parts(arrays: dict[str, Array], scratch: Path) -> list[bytes | memoryvi
 def part_template(
     datasets: tuple[tuple[str, tuple[int, ...], str], ...], scratch: Path
 ) -> tuple[bytes, list[tuple[int, int]]]:
-    """HDF5's bytes without the rows, and each dataset's (offset, bytes); the scratch file is sparse and costs nothing."""
+    """HDF5's bytes without the rows, and each dataset's (offset, bytes); the scratch file is sparse."""
     path = scratch / f"template-{os.getpid()}-{threading.get_ident()}.h5"
     places = []
     try:

@@ -26,7 +26,7 @@ Status = Literal["ok", "failed", "missing"]
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """N rows: id, offset, tokens, status, error (empty when ok) and the digest of the source it came from (or empty)."""
+    """N rows: id, offset, tokens, status, error (empty when ok) and digest of the source it came from (or empty)."""
 
     ids: Sequence[str]
     offset: Int64s
@@ -93,7 +93,8 @@ class Items:
 def read_status(folder: Path) -> npt.NDArray[np.str_]:
     """(N,) status of each sample, without the other columns."""
     codes = pc.index_in(read_table(folder / NAME, ["status"])["status"], pa.array(STATUSES))
-    return np.array(STATUSES)[codes.to_numpy()]
+    names: npt.NDArray[np.str_] = np.array(STATUSES)
+    return names[codes.to_numpy()]
 
 
 def write_table(path: Path, table: pa.Table) -> None:

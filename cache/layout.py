@@ -58,7 +58,7 @@ class Layout:
                 raise UserError(f"{name} {value!r} is not one of {', '.join(known)}")
         if self.format == "hdf5" and self.codec != "none":
             raise UserError(
-                f"--codec {self.codec} needs --format zarr: plain HDF5 readers have neither zstd nor lz4 without a plugin"
+                f"--codec {self.codec} needs --format zarr: plain HDF5 readers have no zstd or lz4 without a plugin"
             )
         lengths.setflags(write=False)
         object.__setattr__(self, "lengths", lengths)

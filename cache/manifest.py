@@ -56,7 +56,7 @@ class DatasetCard:
 
 
 def write_dataset(folder: Path, card: DatasetCard, samples: pa.Table) -> None:
-    """Write samples.parquet, then dataset.json: id (str, unique), split (train|val|test), label columns, optional group."""
+    """Write samples.parquet (id, split, label columns, perhaps group), then dataset.json."""
     if absent := {"id", "split"} - set(samples.column_names):
         raise UserError(f"a samples table needs the columns id and split; {', '.join(sorted(absent))} is not there")
     ids = samples["id"].to_pylist()

@@ -28,7 +28,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """A finished shard: its rows, its files with their checksums, the samples that failed in it and, for int8, the error."""
+    """A finished shard: rows, files with their checksums, samples that failed in it and, for int8, the error."""
 
     shard: int
     rows: int

@@ -84,7 +84,8 @@ class Features:
     @cached_property
     def available(self) -> npt.NDArray[np.bool_]:
         """(N,) whether the sample has features."""
-        return self.status == "ok"
+        there: npt.NDArray[np.bool_] = self.status == "ok"
+        return there
 
     def __getitem__(self, row: int) -> Array:
         """Sample `row` as (S, D), read-only: a view of the mapped shard, or a copy where it straddles two shards.
@@ -115,7 +116,7 @@ class Features:
     ) -> tuple[Array, Int64s]:
         """The samples `rows` (B,), in that order, packed: tokens (sum S, D) and lengths (B,).
 
-        out: a (capacity, D) buffer of the store's dtype with room for sum S rows; the tokens returned are its first rows.
+        out: a (capacity, D) buffer of the store's dtype with room for sum S rows; the tokens are its first rows.
         unavailable: "error" refuses failed and missing samples; "empty" gives them no tokens.
         """
         chosen, lengths = self._chosen(rows, unavailable)
@@ -179,7 +180,7 @@ class Features:
     def _fitting(self, out: Array, total: int) -> Array:
         if out.ndim != 2 or out.shape[1] != self.dim or out.dtype != self.dtype or len(out) < total:
             raise UserError(
-                f"out must be ({total} or more, {self.dim}) of {self.dtype} for these rows, not {out.shape} of {out.dtype}"
+                f"out must hold ({total}, {self.dim}) {self.dtype} for these rows; it is {out.shape} {out.dtype}"
             )
         return out[:total]
 

@@ -125,7 +125,7 @@ def add_tokens(root: zarr.Group, layout: Layout, rows: int) -> zarr.Array[Any]:
 
 def as_bytes(array: Array) -> memoryview:
     """The bytes of a contiguous array, not copied."""
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def raw_shard(layout: Layout, tokens: Array) -> Iterator[bytes | memoryview]:
