@@ -1,1 +1,40 @@
 """PgM: frozen encoders once, features in a checkable cache, small multimodal heads trained from it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cache import open_dataset as open_dataset
+    from .cache import open_features as open_features
+    from .pipeline import extract as extract
+    from .trainer import train as train
+    from .trainer.pgm import FusionConfig as FusionConfig
+    from .trainer.pgm import FusionHead as FusionHead
+    from .trainer.pgm import PgM as PgM
+    from .trainer.pgm import PgMConfig as PgMConfig
+
+_EXPORTS = {
+    "FusionConfig": ".trainer.pgm",
+    "FusionHead": ".trainer.pgm",
+    "PgM": ".trainer.pgm",
+    "PgMConfig": ".trainer.pgm",
+    "extract": ".pipeline",
+    "open_dataset": ".cache",
+    "open_features": ".cache",
+    "train": ".trainer",
+}
+__all__ = list(_EXPORTS)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: reading a cache should not cost importing torch.
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,9 +1,33 @@
 """Stage 1: raw media through frozen encoders into feature stores."""
 
-from .collection import Collection
-from .datasets import ADAPTERS, load_dataset
-from .encoders import EncoderSpec
-from .extract import ExtractOptions, extract
-from .plan import StoreOptions
+from __future__ import annotations
 
-__all__ = ["ADAPTERS", "Collection", "EncoderSpec", "ExtractOptions", "StoreOptions", "extract", "load_dataset"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .collection import Collection as Collection
+    from .datasets import ADAPTERS as ADAPTERS
+    from .datasets import load_dataset as load_dataset
+    from .encoders import EncoderSpec as EncoderSpec
+    from .extraction import ExtractOptions as ExtractOptions
+    from .extraction import extract as extract
+    from .plan import StoreOptions as StoreOptions
+
+_EXPORTS = {
+    "ADAPTERS": ".datasets",
+    "Collection": ".collection",
+    "EncoderSpec": ".encoders",
+    "ExtractOptions": ".extraction",
+    "StoreOptions": ".plan",
+    "extract": ".extraction",
+    "load_dataset": ".datasets",
+}
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: transformers and torch take seconds, and `pgm --help` needs neither.
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name], __name__), name)

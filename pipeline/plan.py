@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 
 from ..cache import Identity, Items, Layout, shard_tokens_for
+from ..cache.errors import UserError
 from ..cache.identity import ids_digest
 from ..cache.layout import Codec, Format, Stored
 from .collection import Collection
@@ -38,6 +40,14 @@ class StoreOptions:
     format: Format = "zarr"
     codec: Codec = "none"
     stored: Stored = "float16"
+
+
+def store_options(format: str, codec: str, stored: str) -> StoreOptions:
+    """StoreOptions from text. Raises UserError naming what is known."""
+    for option, value, known in (("--format", format, Format), ("--codec", codec, Codec), ("--store", stored, Stored)):
+        if value not in get_args(known):
+            raise UserError(f"{option} {value} is not known: use {' or '.join(get_args(known))}.")
+    return StoreOptions(cast(Format, format), cast(Codec, codec), cast(Stored, stored))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,144 @@
+"""`pgm extract`: its options, and how they become a request. Nothing heavy is imported before the command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..cache.errors import UserError
+
+if TYPE_CHECKING:
+    from .encoders import EncoderSpec
+    from .events import Finished
+
+FeaturesOption = Annotated[
+    Path, typer.Option("--features", envvar="PGM_FEATURES", help="Where the feature stores lie.", show_default=True)
+]
+RootOption = Annotated[Path | None, typer.Option(help="The folder of the dataset's raw media.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Dask worker processes; by default one a GPU, else one a core.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; progress stays on stderr.")]
+
+EXAMPLE = """Example:
+
+    pgm extract digits
+
+    pgm extract av_mnist --root ~/data --limit 6000 --encoder vision=openai/clip-vit-base-patch32
+
+Rerunning the same command continues where it stopped; a finished store is left alone."""
+
+
+def extract_command(
+    dataset: Annotated[str, typer.Argument(help="A dataset: digits, av_mnist.")],
+    root: RootOption = None,
+    features: FeaturesOption = Path("features"),
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(help="MODALITY=ENCODER: a hub id, a local folder, or tiny (the default). Repeatable."),
+    ] = None,
+    modality: Annotated[list[str] | None, typer.Option(help="Only this modality. Repeatable.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many samples, every split in proportion.")] = None,
+    format: Annotated[str, typer.Option(help="zarr or hdf5.")] = "zarr",
+    codec: Annotated[str, typer.Option(help="none, zstd or lz4 (zarr only).")] = "none",
+    store: Annotated[str, typer.Option(help="float16, float32 or int8.")] = "float16",
+    pool: Annotated[list[str] | None, typer.Option(help="[MODALITY=]none, mean, cls or tokens:K. Repeatable.")] = None,
+    layer: Annotated[list[str] | None, typer.Option(help="[MODALITY=]index of the hidden states. Repeatable.")] = None,
+    revision: Annotated[list[str] | None, typer.Option(help="MODALITY=branch, tag or commit. Repeatable.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Cut texts to so many tokens.")] = None,
+    frames: Annotated[int, typer.Option(help="Frames taken of a video, evenly spaced.")] = 1,
+    dtype: Annotated[str, typer.Option(help="Forward pass: auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the encoders.")] = False,
+    batch_size: Annotated[int | None, typer.Option(help="Samples a forward pass.")] = None,
+    executor: Annotated[str, typer.Option(help="dask or serial.")] = "dask",
+    workers: WorkersOption = None,
+    scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler: tcp://host:port.")] = None,
+    max_failures: Annotated[float, typer.Option(help="Share of bad items above which the run stops.")] = 0.01,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the frozen encoders once over DATASET and keep their tokens in the cache."""
+    from ..console import ExtractionDisplay
+    from .datasets import load_dataset
+    from .extraction import ExtractOptions, extract
+    from .plan import store_options
+
+    common = {
+        "max_tokens": max_tokens,
+        "frames": frames,
+        "compute": choice("--dtype", dtype, ("auto", "float32", "bfloat16", "float16")),
+        "device": choice("--device", device, ("auto", "cpu", "cuda")),
+        "compile": compile,
+        "batch_size": batch_size,
+    }
+    options_of_store = store_options(format, codec, store)
+    collection = load_dataset(dataset, root)
+    if limit is not None:
+        collection = collection.limited(limit)
+    per_modality = {"source": encoder or [], "pooling": pool or [], "layer": layer or [], "revision": revision or []}
+    options = ExtractOptions(
+        encoders=encoder_specs(list(collection.media), per_modality, common),
+        store=options_of_store,
+        executor=executor,
+        workers=workers,
+        scheduler=scheduler,
+        max_failures=max_failures,
+    )
+    with ExtractionDisplay() as display:
+        finished = extract(collection.only(modality) if modality else collection, features, options, display)
+    if as_json:
+        json.dump(as_object(dataset, finished), sys.stdout, indent=1)
+        print()
+
+
+def as_object(dataset: str, finished: Sequence[Finished]) -> dict[str, Any]:
+    """What `pgm extract --json` prints."""
+    return {
+        "dataset": dataset,
+        "modalities": {
+            event.modality: {key: value for key, value in asdict(event).items() if key != "modality"}
+            for event in finished
+        },
+    }
+
+
+def choice(option: str, value: str, known: Sequence[str]) -> str:
+    """`value`, or a UserError naming what `option` takes."""
+    if value not in known:
+        raise UserError(f"{option} {value} is not known: use {', '.join(known[:-1])} or {known[-1]}.")
+    return value
+
+
+def encoder_specs(
+    modalities: Sequence[str], per_modality: Mapping[str, Sequence[str]], common: Mapping[str, Any]
+) -> dict[str, EncoderSpec]:
+    """One spec a modality from repeated `[MODALITY=]VALUE` options; a bare value goes to every modality."""
+    from .encoders import EncoderSpec
+
+    settings: dict[str, dict[str, Any]] = {modality: dict(common) for modality in modalities}
+    for field, values in per_modality.items():
+        for text in values:
+            modality, separator, value = text.partition("=")
+            named = [modality] if separator else list(modalities)
+            if separator and modality not in settings:
+                raise UserError(f"{text!r} names the modality {modality!r}; the dataset has {', '.join(modalities)}.")
+            if not separator and field in ("source", "revision"):
+                raise UserError(f"{text!r} needs a modality: for example {modalities[0]}={text}")
+            for name in named:
+                settings[name][field] = _typed(field, value if separator else text)
+    return {modality: EncoderSpec(modality, **values) for modality, values in settings.items()}
+
+
+def _typed(field: str, value: str) -> Any:
+    if field != "layer":
+        return value
+    try:
+        return int(value)
+    except ValueError:
+        raise UserError(f"--layer takes a number (0 is the embeddings, -1 the last layer), not {value!r}.") from None

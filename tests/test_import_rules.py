@@ -1,0 +1,72 @@
+"""The rooms' walls: who may import what, read from the source itself."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FORBIDDEN = {
+    "cache": {"torch", "dask", "distributed", "transformers", "pgm.pipeline", "pgm.trainer", "pgm.cli", "pgm.console"},
+    "pipeline": {"pgm.trainer", "pgm.cli"},
+    "trainer": {"pgm.pipeline", "pgm.cli", "transformers", "zarr", "h5py"},
+}
+
+
+def imported_names(path: Path) -> set[str]:
+    """Every module a file imports anywhere in it, relative ones spelled from `pgm`."""
+    package = ("pgm", *path.relative_to(ROOT).parent.parts)
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_the_reader_of_imports_sees_relative_and_late_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    (tmp_path / "cache").mkdir()
+    file = tmp_path / "cache" / "bad.py"
+    file.write_text("def f():\n    from ..trainer import loop\n    import torch.nn\n")
+    assert {"pgm.trainer", "pgm.trainer.loop", "torch.nn"} <= imported_names(file)
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_a_room_imports_nothing_across_its_walls(room: str) -> None:
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert len(files) > 5
+    broken = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in files
+        for name in imported_names(file)
+        for wall in FORBIDDEN[room]
+        if name == wall or name.startswith(f"{wall}.")
+    ]
+    assert broken == []
+
+
+def test_inside_the_package_imports_are_relative() -> None:
+    files = [file for room in FORBIDDEN for file in (ROOT / room).rglob("*.py")] + sorted(ROOT.glob("*.py"))
+    absolute = [
+        str(file.relative_to(ROOT))
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "pgm"
+    ]
+    assert absolute == []
+
+
+@pytest.mark.parametrize("statement", ["import pgm.cache", "import pgm.cli", "from pgm import open_features"])
+def test_what_needs_no_torch_loads_none(statement: str) -> None:
+    heavy = "{'torch', 'transformers', 'distributed', 'dask'}"
+    code = f"{statement}; import sys; found = {heavy} & set(sys.modules); assert not found, found"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
