@@ -45,7 +45,15 @@ def score_bias(bucket: Bucket, key: Float[Tensor, " T"] | None, like: Tensor) ->
     if key is not None:
         gate = bucket.unpack(key.to(like.dtype).unsqueeze(1)).squeeze(2)
         bias = gate if bias is None else bias + gate
-    return None if bias is None else bias[:, None, None, :]
+    return None if bias is None else level(bias)[:, None, None, :]
+
+
+def level(bias: Float[Tensor, "*rows K"]) -> Float[Tensor, "*rows K"]:
+    """The same mask for a softmax, with its largest value at zero.
+
+    Beside C = -1e4 a float32 score keeps three decimals; where the gate masks every key, only this saves the scores.
+    """
+    return bias - bias.amax(-1, keepdim=True)
 
 
 def attend(
@@ -115,7 +123,7 @@ class ChannelAttention(SelfAttention):
             count = bucket.mask.sum(1).clamp(min=1).to(q.dtype)
             scores = q @ k.transpose(2, 3) / count.sqrt().view(-1, 1, 1, 1)
         if bias is not None:
-            scores = scores + bias.to(scores.dtype).view(rows, self.heads, 1, head)
+            scores = scores + level(bias.to(scores.dtype).view(rows, self.heads, 1, head))
         mixed: Tensor = scores.softmax(3) @ v
         return mixed.permute(0, 3, 1, 2).reshape(rows, length, width // 3)
 
