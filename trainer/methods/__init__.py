@@ -1,1 +1,19 @@
-"""."""
+"""Methods: one file each behind one interface, and the registry that knows them by name."""
+
+from .base import Method, MethodConfig, MethodOutput, Shape, Stage, Step
+from .registry import METHODS, MethodChoice, choose, method_names, modalities_of, restored
+
+__all__ = [
+    "METHODS",
+    "Method",
+    "MethodChoice",
+    "MethodConfig",
+    "MethodOutput",
+    "Shape",
+    "Stage",
+    "Step",
+    "choose",
+    "method_names",
+    "modalities_of",
+    "restored",
+]

@@ -1,1 +1,18 @@
-"""."""
+"""Tasks: what is learned from a dataset and how it is judged."""
+
+from .base import Task, Views
+from .choice import task_for
+from .classification import Classification, Emotion
+from .retrieval import Retrieval
+from .sentiment import SentimentClasses, SentimentRegression
+
+__all__ = [
+    "Classification",
+    "Emotion",
+    "Retrieval",
+    "SentimentClasses",
+    "SentimentRegression",
+    "Task",
+    "Views",
+    "task_for",
+]

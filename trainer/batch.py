@@ -1,0 +1,55 @@
+"""What a method sees: padded tokens with their masks, for any token count and any missing modality.
+
+Padding is to the longest sample of the batch only, and the feed makes batches of samples of like length. A modality
+that a sample lacks is a mask row that is False throughout.
+
+Shapes: B samples in the batch, S_m tokens of modality m (padded), D_m its width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """tokens[m]: (B, S_m, D_m) floating; masks[m]: (B, S_m) bool, True where a token is real."""
+
+    tokens: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
+
+    def present(self, modality: str) -> Tensor:
+        """(B,) bool: which samples have this modality."""
+        return self.masks[modality].any(dim=1)
+
+    def only(self, modality: str) -> Inputs:
+        """The same samples with every other modality missing."""
+        masks = {name: mask if name == modality else torch.zeros_like(mask) for name, mask in self.masks.items()}
+        return replace(self, masks=masks)
+
+    def restricted(self, modality: str) -> Inputs:
+        """The same samples without the other modalities' tensors, for a part that never reads them."""
+        return Inputs({modality: self.tokens[modality]}, {modality: self.masks[modality]})
+
+    def to(self, device: torch.device) -> Inputs:
+        """A copy on `device`; asynchronous from pinned memory."""
+        return Inputs(
+            {name: value.to(device, non_blocking=True) for name, value in self.tokens.items()},
+            {name: value.to(device, non_blocking=True) for name, value in self.masks.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """rows: (B,) int64, positions in samples.parquet; targets: (B,) int64 class index or float32 score."""
+
+    rows: Tensor
+    inputs: Inputs
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)

@@ -1,0 +1,220 @@
+"""A cached dataset as training takes it: targets, splits, the chosen stores, and a digest of what was chosen.
+
+Where the dataset has no validation split, one is carved from train: whole groups (a video, a dialogue) where the
+dataset has groups, stratified by class otherwise; always by the same seed, so that every run selects on the same
+samples. The digest is content: sample ids, splits, labels, groups, store identities, and which samples have which
+modality.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ..cache import CachedDataset, DatasetCard, Features, list_datasets, open_dataset
+from ..cache.errors import NotFound, UserError
+from .feed import present_lengths
+from .order import Rows
+from .protocol import Protocol, nearest
+from .randomness import derived
+from .tasks import Task, task_for
+from .tasks.choice import targets_for
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """targets (N,) for all samples of the dataset; splits: name -> rows of samples.parquet; features by modality."""
+
+    name: str
+    card: DatasetCard
+    ids: list[str]
+    task: Task
+    targets: NDArray[Any]
+    splits: Mapping[str, Rows]
+    features: Mapping[str, Features]
+    digest: str
+    notes: tuple[str, ...]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {name: store.dim for name, store in self.features.items()}
+
+    @property
+    def stores(self) -> dict[str, str]:
+        """Modality -> the identity's digest."""
+        return {name: store.identity.digest for name, store in self.features.items()}
+
+
+def only_dataset(root: Path) -> str:
+    """The one dataset under `root`. Raises NotFound where there is none, UserError where there are several."""
+    names = list_datasets(root)
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise NotFound(
+            f"No cached dataset in {root}. Make one first, for example: pgm extract digits "
+            "(or name the folder that holds yours with --features DIR)."
+        )
+    raise UserError(f"{len(names)} datasets are cached in {root}: {', '.join(names)}. Choose one with --dataset NAME.")
+
+
+def modalities_in(dataset: CachedDataset, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The dataset's modalities, or the wanted ones of them. Raises NotFound for one that is not cached."""
+    cached = tuple(sorted({info.identity.modality for info in dataset.stores if info.complete}))
+    if not cached:
+        raise NotFound(f"{dataset.path} holds no finished feature store. Finish it with: pgm extract {dataset.name}")
+    for name in wanted or ():
+        if name not in cached:
+            near = nearest(name, list(cached))
+            raise NotFound(
+                f"Dataset {dataset.name!r} has no cached modality {name!r}; it has {', '.join(cached)}.{near}"
+            )
+    return tuple(name for name in cached if name in wanted) if wanted else cached
+
+
+def load_data(
+    root: Path, name: str, modalities: Sequence[str], stores: Mapping[str, str], protocol: Protocol
+) -> TrainingData:
+    """Open what a run reads; nothing but indices and labels is in memory yet.
+
+    stores: modality -> digest, where several stores of a modality are cached.
+    """
+    dataset = open_dataset(root, name)
+    features = {m: dataset.features(m, stores.get(m)) for m in modalities}
+    card, samples = dataset.card, dataset.samples
+    labels = labels_of(samples, card)
+    task = task_for(card, protocol, tuple(modalities), labels)
+    targets = targets_for(task, labels)
+    splits, notes = splits_of(samples, card, targets, protocol)
+    splits, dropped = with_features(splits, features)
+    return TrainingData(
+        name=name,
+        card=card,
+        ids=samples["id"].to_pylist(),
+        task=task,
+        targets=targets,
+        splits=splits,
+        features=features,
+        digest=content_digest(samples, card, features),
+        notes=(*notes, *dropped, *random_encoders(features)),
+    )
+
+
+def labels_of(samples: pa.Table, card: DatasetCard) -> NDArray[Any]:
+    """(N,) the label column. Raises UserError where it is absent, has gaps or names a class that is not there."""
+    if card.label_column not in samples.column_names:
+        raise NotFound(
+            f"Dataset {card.name!r} has no column {card.label_column!r} to learn; "
+            f"samples.parquet has {', '.join(samples.column_names)}."
+        )
+    column = samples[card.label_column]
+    if column.null_count:
+        raise UserError(
+            f"{column.null_count} samples of {card.name!r} have no {card.label_column!r}; label or remove them."
+        )
+    labels: NDArray[Any] = column.to_numpy()
+    if labels.dtype.kind in "iu" and card.classes and (labels.min() < 0 or labels.max() >= len(card.classes)):
+        raise UserError(
+            f"Column {card.label_column!r} of {card.name!r} holds {labels.min()}..{labels.max()}, "
+            f"but there are {len(card.classes)} classes (0..{len(card.classes) - 1})."
+        )
+    return labels
+
+
+def splits_of(
+    samples: pa.Table, card: DatasetCard, targets: NDArray[Any], protocol: Protocol
+) -> tuple[dict[str, Rows], tuple[str, ...]]:
+    """Rows of train, val and test; val carved from train where there is none."""
+    column = samples["split"]
+    splits: dict[str, Rows] = {
+        name: np.flatnonzero(pc.equal(column, name).to_numpy()).astype(np.int64) for name in ("train", "val", "test")
+    }
+    if not len(splits["train"]):
+        raise UserError(f"Dataset {card.name!r} has no training samples: no row of samples.parquet has split 'train'.")
+    if len(splits["val"]):
+        return splits, ()
+    train = splits["train"]
+    groups = samples["group"].to_pylist() if "group" in samples.column_names else None
+    if groups is not None and len(set(groups)) > 1:
+        keys, by = np.unique([str(groups[row]) for row in train], return_inverse=True)[1], "whole groups"
+    else:
+        keys, by = None, "stratified by class" if targets.dtype.kind == "i" else "at random"
+    chosen = carve(train, keys, targets[train], protocol)
+    splits["val"], splits["train"] = train[chosen], train[~chosen]
+    note = (
+        f"{card.name} has no validation split: {int(chosen.sum()):,} of {len(train):,} training samples validate "
+        f"({by}, split seed {protocol.split_seed})."
+    )
+    return splits, (note,)
+
+
+def carve(
+    train: Rows, groups: NDArray[np.int64] | None, targets: NDArray[Any], protocol: Protocol
+) -> NDArray[np.bool_]:
+    """(len(train),) bool: the samples that validate; at least one, and never all."""
+    generator = np.random.default_rng(derived(protocol.split_seed, "carve"))
+    wanted = max(1, round(protocol.val_fraction * len(train)))
+    if groups is not None:
+        chosen = np.zeros(len(train), bool)
+        for group in generator.permutation(int(groups.max()) + 1)[:-1]:
+            if chosen.sum() >= wanted:
+                break
+            chosen |= groups == group
+        return chosen
+    order = generator.permutation(len(train))
+    if targets.dtype.kind == "i":
+        # Every class in the same share: the shuffled samples of a class are spread evenly over the unit interval.
+        order = order[np.argsort(spread(targets[order]), kind="stable")]
+    chosen = np.zeros(len(train), bool)
+    chosen[order[:wanted]] = True
+    return chosen
+
+
+def spread(classes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(N,) each sample's rank within its class over the class's size."""
+    place = np.empty(len(classes))
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes == label)
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return place
+
+
+def with_features(
+    splits: Mapping[str, Rows], features: Mapping[str, Features]
+) -> tuple[dict[str, Rows], tuple[str, ...]]:
+    """Training and validation without samples that have no modality at all; the test split keeps them."""
+    present = np.any([present_lengths(store) > 0 for store in features.values()], axis=0)
+    kept = {name: rows if name == "test" else rows[present[rows]] for name, rows in splits.items()}
+    lost = {name: len(rows) - len(kept[name]) for name, rows in splits.items() if len(kept[name]) < len(rows)}
+    told = ", ".join(f"{count:,} of {name}" for name, count in lost.items())
+    notes = (f"Left out because none of the chosen modalities has features for them: {told}.",) if lost else ()
+    return kept, notes
+
+
+def random_encoders(features: Mapping[str, Features]) -> tuple[str, ...]:
+    """A note where encoders were not pretrained, because such numbers must not be compared with published ones."""
+    names = [m for m, store in features.items() if "random" in str(store.identity.fields.get("weights", ""))]
+    return (f"Random weights, not pretrained: the encoders of {', '.join(names)}.",) if names else ()
+
+
+def content_digest(samples: pa.Table, card: DatasetCard, features: Mapping[str, Features]) -> str:
+    """32 hex digits of all that the data contributes to a run's numbers."""
+    hasher = hashlib.blake2b(digest_size=16)
+    columns = ["id", "split", card.label_column] + [c for c in ("group",) if c in samples.column_names]
+    for column in columns:
+        hasher.update(column.encode())
+        values = samples[column].to_pylist()
+        hasher.update("\0".join(map(repr, values)).encode())
+    hasher.update(repr((card.task, card.classes)).encode())
+    for name, store in sorted(features.items()):
+        hasher.update(f"{name} {store.identity.digest}".encode())
+        hasher.update(present_lengths(store).tobytes())
+    return hasher.hexdigest()

@@ -1,0 +1,58 @@
+"""One pass over a split without gradients: what the task collects, in the split's order, and its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .batch import Inputs
+from .feed import Feed
+from .methods import MethodOutput
+from .order import evaluation_order
+from .tasks import Task, Views
+
+if TYPE_CHECKING:
+    from .loop import Machine
+
+BATCH = 128  # fixed, so that a split's outputs do not depend on the training batch
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """views: name -> (N, ...) in the split's order; targets (N,)."""
+
+    views: Views
+    targets: NDArray[Any]
+    metrics: dict[str, float]
+
+
+def evaluate(
+    forward: Callable[[Inputs], MethodOutput], task: Task, feed: Feed, machine: Machine, modality: str | None = None
+) -> Evaluated:
+    """Run a model over a split; `modality`: show it this one only."""
+    views = collect(forward, task, feed, machine, modality)
+    targets = feed.targets.cpu().numpy()
+    return Evaluated(views, targets, task.metrics(views, targets))
+
+
+def collect(
+    forward: Callable[[Inputs], MethodOutput], task: Task, feed: Feed, machine: Machine, modality: str | None = None
+) -> Views:
+    """The task's views of every sample, float32, in the split's order."""
+    model = forward
+    assert isinstance(model, torch.nn.Module)
+    model.eval()
+    order = evaluation_order(feed.total_lengths, BATCH)
+    parts: dict[str, list[torch.Tensor]] = {}
+    with torch.inference_mode(), machine.autocast():
+        for batch in feed.batches(order):
+            inputs = batch.inputs.restricted(modality) if modality else batch.inputs
+            for name, value in task.views(forward, inputs).items():
+                parts.setdefault(name, []).append(value.float())
+    back = np.argsort(np.concatenate(order)) if order else np.zeros(0, np.int64)
+    return {name: torch.cat(values).cpu().numpy()[back] for name, values in parts.items()}

@@ -1,0 +1,119 @@
+"""The interface every method meets, and the part most of them share.
+
+A method is a module that takes masked tokens of any number of modalities and returns task outputs with the fused vector
+behind them. It says in which stages it wants to be trained; the loop does the rest. A method that needs another update
+than "one loss, one step" (alternating modalities, modulated gradients) overrides `update`.
+
+What decides a method's numbers is its configuration, a frozen dataclass that can `build` it; the registry in
+`__init__.py` knows them by name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..batch import Inputs
+from ..protocol import Protocol as TrainingProtocol
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a method must fit: the width of each modality's tokens and the number of task outputs."""
+
+    widths: Mapping[str, int]
+    outputs: int
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.widths)
+
+
+@dataclass(frozen=True)
+class MethodOutput:
+    """logits: (B, outputs); fused: (B, d), what retrieval compares; losses: scalars to report."""
+
+    logits: Tensor
+    fused: Tensor
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
+    pretraining: Tensor | None = None  # L^P of eq. 11, weighted by alpha in eq. 12
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of training with its own optimiser.
+
+    `labels`: whether it uses them; a stage that does is also selected: its best weights on validation are what it
+    leaves. `modality`: the only one shown in this stage. `part`: the submodule it trains, None for the whole.
+    `shares`: what besides data, protocol and seed decides this stage's outcome, when other methods may take it over.
+    """
+
+    name: str
+    epochs: int
+    labels: bool = True
+    modality: str | None = None
+    part: str | None = None
+    shares: Mapping[str, Any] | None = None
+
+
+class Objective(Protocol):
+    """The task's loss of one batch, with its parts to report; built by the loop for the stage at hand."""
+
+    def __call__(self) -> tuple[Tensor, Mapping[str, Tensor]]: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an update needs: the loss to minimise, the optimiser, the parameters it moves and the gradient clip."""
+
+    objective: Objective
+    optimiser: torch.optim.Optimizer
+    parameters: Sequence[nn.Parameter]
+    clip: float
+    autocast: Callable[[], Any]
+
+
+class Method(nn.Module, ABC):
+    """A fusion method over masked tokens."""
+
+    skips_missing: ClassVar[bool] = (
+        False  # True: retrieval leaves the absent modality out instead of showing a null token
+    )
+
+    @abstractmethod
+    def forward(self, inputs: Inputs) -> MethodOutput:
+        """Task outputs of a batch; finite for every sample that has at least one modality."""
+
+    def pretrain(self, inputs: Inputs) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss of a stage without labels, and its parts."""
+        raise NotImplementedError(f"{type(self).__name__} has no stage without labels")
+
+    def stages(self, protocol: TrainingProtocol) -> tuple[Stage, ...]:
+        """One stage on the task, as long as both stages of a method that pretrains."""
+        return (Stage("task", protocol.pretrain_epochs + protocol.epochs),)
+
+    def rate(self, name: str, protocol: TrainingProtocol) -> float:
+        """The learning rate of the parameter called `name`."""
+        return protocol.lr
+
+    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
+        """One step of training; returns the losses to report."""
+        step.optimiser.zero_grad(set_to_none=True)
+        with step.autocast():
+            loss, parts = step.objective()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if step.clip:
+            nn.utils.clip_grad_norm_(step.parameters, step.clip)
+        step.optimiser.step()
+        return parts
+
+
+class MethodConfig(Protocol):
+    """A frozen dataclass that decides a method's numbers together with the shape, the protocol and the seed."""
+
+    def build(self, shape: Shape) -> Method: ...

@@ -1,0 +1,29 @@
+"""Uni-modally pre-trained ensemble: every modality's network is trained alone, then their outputs are averaged.
+
+The strongest cheap competitor on frozen features, and missing from most comparisons. One stage a modality, each
+selected on that modality's own validation score; nothing is trained jointly. Every member gets as many epochs as any
+other method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..protocol import Protocol
+from .base import Method, Shape, Stage
+from .late import Late
+from .trunk import TrunkConfig
+
+
+@dataclass(frozen=True)
+class EnsembleConfig(TrunkConfig):
+    def build(self, shape: Shape) -> Method:
+        return Ensemble(self, shape)
+
+
+class Ensemble(Late):
+    """Late average whose members never see each other while they are trained."""
+
+    def stages(self, protocol: Protocol) -> tuple[Stage, ...]:
+        epochs = protocol.pretrain_epochs + protocol.epochs
+        return tuple(Stage(f"alone-{m}", epochs, modality=m, part=f"members.{m}") for m in self.members)

@@ -1,0 +1,64 @@
+"""PgM as a method: the partitioner-guided head of trainer/pgm and the fusion head on top, trained in two stages.
+
+Stage 1 minimises L^P (eq. 11) without labels and never touches the fusion head, so what it leaves depends on the PgM
+configuration alone and runs that differ in the fusion share it. Stage 2 minimises alpha L^P + beta L^T (eq. 12).
+Learning rates by module: learners 1e-4, decoder 1e-3, everything else 3e-4 (section 4.2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..batch import Inputs
+from ..pgm import FusionConfig, FusionHead, PgM, PgMConfig
+from ..protocol import Protocol
+from .base import Method, MethodOutput, Shape, Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class PgMMethodConfig:
+    """The two configurations; `head.modalities` and `fusion`'s sizes are those of the dataset."""
+
+    head: PgMConfig
+    fusion: FusionConfig
+
+    def build(self, shape: Shape) -> Method:
+        return PgMMethod(self)
+
+
+class PgMMethod(Method):
+    """PgM and FusionHead."""
+
+    def __init__(self, config: PgMMethodConfig) -> None:
+        super().__init__()
+        self.config = config
+        # First, so that its initial weights do not depend on the fusion head's.
+        self.pgm = PgM(config.head)
+        self.fusion = FusionHead(config.fusion)
+
+    def forward(self, inputs: Inputs) -> MethodOutput:
+        parts = self.pgm(inputs.tokens, inputs.masks)
+        output = self.fusion(parts.uni, parts.paired, inputs.masks)
+        pretraining = parts.pretraining_loss if parts.losses else None
+        return MethodOutput(output.logits, output.fused, parts.losses, pretraining)
+
+    def pretrain(self, inputs: Inputs) -> tuple[Tensor, Mapping[str, Tensor]]:
+        parts = self.pgm(inputs.tokens, inputs.masks, losses=True)
+        return parts.pretraining_loss, parts.losses
+
+    def stages(self, protocol: Protocol) -> tuple[Stage, ...]:
+        task = Stage("task", protocol.epochs)
+        # Without its partitioner nothing of L^P is left to pretrain (spec A25).
+        if not protocol.pretrain_epochs or "partitioner" in self.config.head.without:
+            return (task,)
+        shares: Mapping[str, Any] = {"pgm": dataclasses.asdict(self.config.head)}
+        return (Stage("pretrain", protocol.pretrain_epochs, labels=False, part="pgm", shares=shares), task)
+
+    def rate(self, name: str, protocol: Protocol) -> float:
+        if name.startswith(("pgm.uni_learners.", "pgm.paired_learners.")):
+            return protocol.lr_learners
+        return protocol.lr_decoder if name.startswith("pgm.decoders.") else protocol.lr

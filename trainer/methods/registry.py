@@ -1,0 +1,112 @@
+"""Methods by name: `--method pgm`, `--method concat`, `--method single:audio` (or just `audio`).
+
+To add a method: one file with its configuration and module, and one line here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...cache.errors import UserError
+from ..pgm import FusionConfig, PgMConfig
+from ..protocol import changed, nearest
+from .add import AddConfig
+from .base import MethodConfig, Shape
+from .concat import ConcatConfig
+from .ensemble import EnsembleConfig
+from .late import LateConfig
+from .linear import LinearConfig
+from .maximum import MaximumConfig
+from .mlp import MLPConfig
+from .pgm import PgMMethodConfig
+from .single import SingleConfig
+from .trunk import TrunkConfig
+
+Settings = Mapping[str, Any]
+# Preset, shape and settings to the configuration, and the settings that are none of its fields.
+Maker = Callable[[str, Shape, Settings], tuple[MethodConfig, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """A method by name, with its configuration."""
+
+    name: str
+    config: MethodConfig
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able: what decides the method's numbers."""
+        return {"name": self.name, **dataclasses.asdict(self.config)}  # type: ignore[call-overload]
+
+
+def plain(config: type[TrunkConfig]) -> Maker:
+    """The maker of a configuration that extends TrunkConfig."""
+
+    def make(preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfig, dict[str, Any]]:
+        made, rest = changed(config(**config.values(preset)), settings)
+        return made, rest  # type: ignore[return-value]
+
+    return make
+
+
+def make_pgm(preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfig, dict[str, Any]]:
+    """PgM's configuration and its fusion head's; a setting that both have (dim, heads, dropout) goes to both."""
+    head, rest = changed((PgMConfig.small if preset == "small" else PgMConfig.paper)(dict(shape.widths)), settings)
+    same = {name: getattr(head, name) for name in ("dim", "heads", "feedforward", "dropout", "branches")}
+    build = FusionConfig.small if preset == "small" else FusionConfig.paper
+    fusion, rest = changed(build(shape.modalities, shape.outputs, **same), rest)
+    return PgMMethodConfig(head, fusion), rest
+
+
+PLAIN: dict[str, type[Any]] = {
+    "concat": ConcatConfig,
+    "add": AddConfig,
+    "max": MaximumConfig,
+    "linear": LinearConfig,
+    "mlp": MLPConfig,
+    "late": LateConfig,
+    "ensemble": EnsembleConfig,
+}
+METHODS: dict[str, Maker] = {"pgm": make_pgm, **{name: plain(config) for name, config in PLAIN.items()}}
+
+
+def method_names(modalities: tuple[str, ...]) -> list[str]:
+    """Every name `--method` takes for a dataset with these modalities."""
+    return [*METHODS, *(f"single:{m}" for m in modalities)]
+
+
+def modalities_of(name: str, modalities: tuple[str, ...]) -> tuple[str, ...]:
+    """The modalities a method reads. Raises UserError for a name that is no method, suggesting the nearest."""
+    if name in METHODS:
+        return modalities
+    single = name.removeprefix("single:")
+    if single in modalities:
+        return (single,)
+    known = method_names(modalities)
+    raise UserError(f"No method {name!r} for this dataset. There are: {', '.join(known)}.{nearest(name, known)}")
+
+
+def choose(name: str, preset: str, shape: Shape, settings: Settings) -> tuple[MethodChoice, dict[str, Any]]:
+    """The method called `name` with its configuration, and the settings that are none of its fields.
+
+    `shape` holds the modalities the method reads (`modalities_of`).
+    """
+    if name in METHODS:
+        config, rest = METHODS[name](preset, shape, settings)
+        return MethodChoice(name, config), rest
+    (modality,) = shape.modalities
+    own, rest = changed(SingleConfig(**SingleConfig.values(preset), modality=modality), settings)
+    return MethodChoice(f"single:{modality}", own), rest
+
+
+def restored(described: Mapping[str, Any]) -> MethodChoice:
+    """The choice that `MethodChoice.describe` wrote into a run's config.json."""
+    name, values = str(described["name"]), {k: v for k, v in described.items() if k != "name"}
+    if name == "pgm":
+        head, fusion = PgMConfig(**values["head"]), FusionConfig(**values["fusion"])
+        return MethodChoice(name, PgMMethodConfig(head, fusion))
+    config = SingleConfig if name.startswith("single:") else PLAIN[name]
+    return MethodChoice(name, config(**values))

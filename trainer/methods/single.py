@@ -1,0 +1,33 @@
+"""One modality alone: the row every fusion has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..batch import Inputs
+from .base import Method, MethodOutput, Shape
+from .trunk import Trunk, TrunkConfig, classifier
+
+
+@dataclass(frozen=True)
+class SingleConfig(TrunkConfig):
+    """`modality`: the one that is used."""
+
+    modality: str = ""
+
+    def build(self, shape: Shape) -> Method:
+        return Single(self, shape)
+
+
+class Single(Method):
+    """Trunk and classifier of one modality; a sample that lacks it gets the classifier's answer to a zero vector."""
+
+    def __init__(self, config: SingleConfig, shape: Shape) -> None:
+        super().__init__()
+        self.modality = config.modality
+        self.trunk = Trunk(shape.widths[config.modality], config)
+        self.fuse, self.head = classifier(config.dim, config.dim, shape.outputs, config.dropout)
+
+    def forward(self, inputs: Inputs) -> MethodOutput:
+        fused = self.fuse(self.trunk(inputs.tokens[self.modality], inputs.masks[self.modality]))
+        return MethodOutput(self.head(fused), fused)

@@ -1,0 +1,79 @@
+"""The learner of one modality that all baselines share: tokens in, one vector out.
+
+Projection to the common width, LayerNorm, Transformer blocks over the tokens, mean over the real ones. The block is
+the one PgM's learners are made of, at the same width, so that a baseline differs from PgM by how modalities meet and
+not by having seen pooled vectors only: on AV-MNIST with random encoders pooled linear probes reach .91 where token
+heads reach .95.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..batch import Inputs
+from ..pgm.block import TransformerBlock
+from ..pgm.config import check_heads, check_positive
+from ..pgm.dropout import Dropout
+from ..pgm.layout import TokenLayout
+
+SMALL = {"dim": 64, "heads": 4, "feedforward": 128}  # PgMConfig.small
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """Width, attention heads, feed-forward width, blocks and dropout of every modality's learner; PgM's paper sizes."""
+
+    dim: int = 768
+    heads: int = 12
+    feedforward: int = 3072
+    layers: int = 1
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_positive(self, "dim", "heads", "feedforward", "layers")
+        check_heads(self.dim, self.heads)
+
+    @staticmethod
+    def values(preset: str) -> Mapping[str, Any]:
+        """What a preset sets, for any configuration that extends this one."""
+        return SMALL if preset == "small" else {}
+
+    def trunks(self, widths: Mapping[str, int]) -> nn.ModuleDict:
+        """One trunk a modality."""
+        return nn.ModuleDict({name: Trunk(width, self) for name, width in widths.items()})
+
+
+class Trunk(nn.Module):
+    """(B, S, D) tokens and their mask to (B, dim); zeros for a sample without tokens."""
+
+    def __init__(self, width: int, config: TrunkConfig) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, config.dim)
+        self.norm = nn.LayerNorm(config.dim)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(config.dim, config.heads, config.feedforward, config.dropout) for _ in range(config.layers)
+        )
+
+    def forward(self, tokens_BSD: Tensor, mask_BS: Tensor) -> Tensor:
+        batch, length, _ = tokens_BSD.shape
+        layout = TokenLayout.build([length], [mask_BS], batch, tokens_BSD.device)
+        hidden_TD = self.norm(self.project(layout.pack([tokens_BSD])))
+        for block in self.blocks:
+            hidden_TD = block(hidden_TD, layout)
+        return layout.mean(hidden_TD)
+
+
+def encode(trunks: nn.ModuleDict, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """Every modality through its trunk: vectors (B, M, dim) and presence (B, M) bool, in the order of `trunks`."""
+    vectors = [trunk(inputs.tokens[name], inputs.masks[name]) for name, trunk in trunks.items()]
+    return torch.stack(vectors, dim=1), torch.stack([inputs.present(name) for name in trunks], dim=1)
+
+
+def classifier(dim_in: int, dim: int, outputs: int, dropout: float) -> tuple[nn.Module, nn.Linear]:
+    """The two layers of eq. 14 (spec A20): fused vector, then task outputs."""
+    return nn.Sequential(nn.Linear(dim_in, dim), nn.GELU(), Dropout(dropout)), nn.Linear(dim, outputs)

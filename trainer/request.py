@@ -1,0 +1,138 @@
+"""What is asked of the trainer, resolved into what decides the numbers, and their hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..cache import open_dataset
+from ..cache.errors import UserError
+from .data import TrainingData, load_data, modalities_in, only_dataset
+from .methods import MethodChoice, Shape, choose, modalities_of
+from .protocol import Protocol, changed, nearest
+from .runs import RECIPE, Run, content_hash
+
+DEFAULT_METHOD = "pgm"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run: where the features and runs are, and every switch. `settings` go to the protocol and to the method."""
+
+    features: Path
+    runs: Path
+    dataset: str | None = None
+    method: str = DEFAULT_METHOD
+    preset: str = "small"
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    modalities: Sequence[str] | None = None
+    stores: Mapping[str, str] = field(default_factory=dict)
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A request with nothing left open."""
+
+    request: Request
+    folder: str  # the dataset's, under the features root
+    data: TrainingData
+    method: MethodChoice
+    protocol: Protocol
+    device: torch.device
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.data.widths, self.data.task.outputs)
+
+    @property
+    def data_identity(self) -> dict[str, Any]:
+        """What of the data decides the numbers."""
+        return {"dataset": self.data.card.name, "digest": self.data.digest, "stores": self.data.stores}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """config.json: all that decides the numbers, and nothing else."""
+        return {
+            "recipe": RECIPE,
+            **self.data_identity,
+            "widths": self.data.widths,
+            "method": self.method.describe(),
+            "protocol": dataclasses.asdict(self.protocol),
+            "seed": self.request.seed,
+        }
+
+    @property
+    def run(self) -> Run:
+        return Run(self.request.runs / content_hash(self.config))
+
+
+def resolve(request: Request) -> Resolved:
+    """Open the data and fix every switch. Raises UserError or NotFound for what cannot be met."""
+    folder = request.dataset or only_dataset(request.features)
+    dataset = open_dataset(request.features, folder)
+    device = device_for(request.device)
+    protocol, rest = changed(Protocol.preset(request.preset), request.settings)
+    protocol = dataclasses.replace(protocol, precision=precision_for(protocol.precision, device))
+    names = modalities_of(request.method, modalities_in(dataset, request.modalities))
+    data = load_data(request.features, folder, names, request.stores, protocol)
+    shape = Shape(data.widths, data.task.outputs)
+    method, unknown = choose(request.method, request.preset, shape, rest)
+    if unknown:
+        refuse(unknown, protocol, method)
+    return Resolved(request, folder, data, method, protocol, device)
+
+
+def refuse(unknown: Mapping[str, Any], protocol: Protocol, method: MethodChoice) -> None:
+    """Raise UserError for settings that neither the protocol nor the method has."""
+    name = next(iter(unknown))
+    switches = sorted({*dataclasses.asdict(protocol), *setting_names(method)})
+    raise UserError(
+        f"No switch {name!r} in the protocol or in method {method.name!r}. There are: {', '.join(switches)}."
+        f"{nearest(name, switches)}"
+    )
+
+
+def setting_names(method: MethodChoice) -> set[str]:
+    """The switches of a method: the fields of its configuration, those of nested configurations included."""
+    names: set[str] = set()
+    for name, value in method.describe().items():
+        names |= set(value) if isinstance(value, dict) else {name}
+    return names - {"name", "modalities", "modality", "classes", "branches"}
+
+
+def device_for(name: str) -> torch.device:
+    """auto: the GPU where there is one. Raises UserError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"No device {name!r}. Use auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: this machine has no CUDA device that PyTorch can use. Use --device cpu.")
+    return device
+
+
+def precision_for(name: str, device: torch.device) -> Any:
+    """auto: bf16 on a GPU that has it, fp32 elsewhere."""
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def features_root(given: Path | None) -> Path:
+    """--features, PGM_FEATURES or features/."""
+    return Path(given or os.environ.get("PGM_FEATURES") or "features")
+
+
+def runs_root(given: Path | None) -> Path:
+    """--runs, PGM_RUNS or runs/."""
+    return Path(given or os.environ.get("PGM_RUNS") or "runs")

@@ -1,0 +1,56 @@
+"""The interface of a task: its targets, its loss, how it is evaluated, and which validation metric selects.
+
+A task never sees where its samples come from; the loop hands it training batches, and validation or test outputs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..batch import Inputs
+from ..methods.base import MethodOutput
+
+Forward = Callable[[Inputs], MethodOutput]
+Views = Mapping[str, NDArray[np.float32]]  # view name -> (N, outputs) logits or (N, d) embeddings
+
+
+class Task(ABC):
+    """What is learned, and how well it was learned."""
+
+    monitor: ClassVar[str]  # the validation metric that selects weights
+    larger_is_better: ClassVar[bool] = True
+    outputs: int  # width of the head
+
+    @abstractmethod
+    def loss(
+        self, forward: Forward, inputs: Inputs, targets: Tensor
+    ) -> tuple[Tensor, MethodOutput, Mapping[str, Tensor]]:
+        """L^T of a batch, the output of the pass that shows everything, and parts worth reporting."""
+
+    def views(self, forward: Forward, inputs: Inputs) -> dict[str, Tensor]:
+        """What evaluation collects of a batch: rows of logits, unless the task says otherwise."""
+        return {"logits": forward(inputs).logits}
+
+    @abstractmethod
+    def metrics(self, views: Views, targets: NDArray[Any]) -> dict[str, float]:
+        """The task's metrics of one split, as fractions."""
+
+    @abstractmethod
+    def predictions(self, views: Views) -> dict[str, Any]:
+        """Columns of the predictions table, one value a sample."""
+
+    def alone(self) -> Task:
+        """The task as one modality can be judged on it; itself unless it needs two."""
+        return self
+
+    def better(self, new: Mapping[str, float], old: Mapping[str, float] | None) -> bool:
+        """Whether `new` validation metrics beat `old`; equal ones do not, so that the earlier epoch stays."""
+        if old is None:
+            return True
+        return new[self.monitor] > old[self.monitor] if self.larger_is_better else new[self.monitor] < old[self.monitor]

@@ -1,0 +1,97 @@
+"""Cross-modal retrieval with a fusion model, without leakage (spec A23).
+
+A fused vector needs every modality and a query has one. Embedding queries or gallery from both members of a test pair
+would solve the task by leakage. So: a query and a gallery item are embedded by the same network from ONE modality, the
+other replaced by a learned null token, which modality dropout trains: every step shows the batch in full, and with each
+modality alone. Loss: 10-way (C-way) cross-entropy on all passes, plus symmetric InfoNCE between the two single passes.
+Costs three passes a step. Evaluation shows a pass one modality only, ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...cache.errors import UserError
+from ..batch import Inputs
+from ..methods.base import MethodOutput
+from . import metrics
+from .base import Forward, Task, Views
+from .classification import Classification
+
+TEMPERATURE = 0.1
+
+
+class Retrieval(Task):
+    """Find items of the same category in the other modality; targets (B,) int64 category."""
+
+    monitor: ClassVar[str] = "map"
+
+    def __init__(self, classes: tuple[str, ...], modalities: tuple[str, ...]) -> None:
+        if len(modalities) != 2:
+            raise UserError(
+                f"Retrieval goes from one modality to another and needs exactly two; here: {', '.join(modalities)}. "
+                "Choose a fusion method (--method concat) or the modalities with --modalities a,b."
+            )
+        self.classes = classes
+        self.outputs = len(classes)
+        self.modalities = tuple(
+            sorted(modalities, key=lambda m: (m == "text", m))
+        )  # image before text, as tables print
+
+    def loss(
+        self, forward: Forward, inputs: Inputs, targets: Tensor
+    ) -> tuple[Tensor, MethodOutput, Mapping[str, Tensor]]:
+        full = forward(inputs)
+        singles = [forward(inputs.only(m)) for m in self.modalities]
+        cross_entropy = torch.stack(
+            [nn.functional.cross_entropy(o.logits.float(), targets) for o in (full, *singles)]
+        ).mean()
+        both = inputs.present(self.modalities[0]) & inputs.present(self.modalities[1])
+        contrast = contrastive(singles[0].fused.float(), singles[1].fused.float(), both)
+        return cross_entropy + contrast, full, {"ce": cross_entropy.detach(), "nce": contrast.detach()}
+
+    def views(self, forward: Forward, inputs: Inputs) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for modality in self.modalities:
+            fused = forward(inputs.only(modality)).fused
+            # A sample without this modality cannot be embedded from it: nan marks it, and metrics leave it out.
+            found[modality] = fused.float().masked_fill(~inputs.present(modality).unsqueeze(1), float("nan"))
+        return found
+
+    def metrics(self, views: Views, targets: NDArray[Any]) -> dict[str, float]:
+        first, second = self.modalities
+        known = {m: ~np.isnan(views[m]).any(axis=1) for m in self.modalities}
+        scores: dict[str, float] = {}
+        for query, gallery in ((first, second), (second, first)):
+            found = metrics.retrieval_scores(
+                views[query][known[query]],
+                views[gallery][known[gallery]],
+                targets[known[query]],
+                targets[known[gallery]],
+            )
+            scores |= {f"{metric}_{query}_to_{gallery}": value for metric, value in found.items()}
+        for metric in ("map", "p10"):
+            scores[metric] = (scores[f"{metric}_{first}_to_{second}"] + scores[f"{metric}_{second}_to_{first}"]) / 2
+        return {name: scores[name] for name in sorted(scores, key=lambda n: (n.count("_"), n))}
+
+    def predictions(self, views: Views) -> dict[str, Any]:
+        return {f"embedding_{m}": views[m] for m in self.modalities}
+
+    def alone(self) -> Task:
+        return Classification(self.classes)
+
+
+def contrastive(left: Tensor, right: Tensor, paired: Tensor) -> Tensor:
+    """Symmetric InfoNCE over the samples of the batch that have both modalities; 0 when fewer than two have."""
+    left, right = left[paired], right[paired]
+    if len(left) < 2:
+        return left.sum() * 0.0
+    scores = nn.functional.normalize(left, dim=1) @ nn.functional.normalize(right, dim=1).T / TEMPERATURE
+    index = torch.arange(len(scores), device=scores.device)
+    return (nn.functional.cross_entropy(scores, index) + nn.functional.cross_entropy(scores.T, index)) / 2

@@ -1,0 +1,60 @@
+"""Sentiment: regression on the score with an L1 loss (default), or its sign as three classes (spec A22).
+
+The paper says "categories" and its author's code casts labels to integers, but its Table 4 reports regression metrics.
+Regression selects on validation MAE, three classes on the three-class accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..batch import Inputs
+from ..methods.base import MethodOutput
+from . import metrics
+from .base import Forward, Task, Views
+from .classification import Classification
+
+POLARITIES = ("negative", "neutral", "positive")
+
+
+class SentimentRegression(Task):
+    """Targets (B,) float32 scores, MOSI's in [-3, 3]."""
+
+    monitor: ClassVar[str] = "mae"
+    larger_is_better: ClassVar[bool] = False
+    outputs = 1
+
+    def loss(
+        self, forward: Forward, inputs: Inputs, targets: Tensor
+    ) -> tuple[Tensor, MethodOutput, Mapping[str, Tensor]]:
+        output = forward(inputs)
+        return nn.functional.l1_loss(output.logits.float().squeeze(1), targets), output, {}
+
+    def metrics(self, views: Views, targets: NDArray[Any]) -> dict[str, float]:
+        return metrics.sentiment_scores(targets.astype(np.float64), views["logits"][:, 0].astype(np.float64))
+
+    def predictions(self, views: Views) -> dict[str, Any]:
+        return {"prediction": views["logits"][:, 0]}
+
+
+class SentimentClasses(Classification):
+    """Targets (B,) int64: 0 negative, 1 neutral, 2 positive."""
+
+    monitor: ClassVar[str] = "acc3"
+
+    def __init__(self) -> None:
+        super().__init__(POLARITIES)
+
+    def metrics(self, views: Views, targets: NDArray[Any]) -> dict[str, float]:
+        return metrics.sentiment_classes(targets, views["logits"])
+
+
+def polarity(scores: NDArray[np.floating]) -> NDArray[np.int64]:
+    """0 negative, 1 neutral (exactly 0), 2 positive."""
+    classes: NDArray[np.int64] = np.sign(scores).astype(np.int64) + 1
+    return classes

@@ -1,0 +1,228 @@
+"""`pgm train --cached` as a function: one request to one finished run.
+
+A run that is there already answers at once; an interrupted one continues exactly; the test split is opened after the
+last weight has been selected, evaluated once, and never again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..cache.durable import write_json
+from ..cache.lock import StoreLock
+from .checkpoint import Checkpoints
+from .evaluation import Evaluated, evaluate
+from .events import Listener, Note, RunFinished, RunStarted, silent
+from .feed import Feed, Kind, open_feed
+from .loop import Machine, Training
+from .methods import Method
+from .model import Model, NullTokens, Standardize, measured_statistics
+from .predictions import predictions_table, write_predictions
+from .randomness import derived, own_randomness
+from .record import Journal, environment, floors_of, save_weights, selected_epochs
+from .request import Request, Resolved, features_root, resolve, runs_root
+from .runs import CONFIG, ENVIRONMENT, METRICS, RESULT, WEIGHTS, Run
+from .stages import SharedStages
+from .tasks import Retrieval
+
+CHECKPOINT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out; nothing here changes its numbers."""
+
+    feed: Kind = "auto"
+    compile: bool = False
+    force: bool = False
+    listener: Listener = silent
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+
+
+def train(
+    features: Path | str | None = None,
+    dataset: str | None = None,
+    method: str = "pgm",
+    seed: int = 0,
+    preset: str = "small",
+    *,
+    runs: Path | str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    modalities: Sequence[str] | None = None,
+    stores: Mapping[str, str] | None = None,
+    device: str = "auto",
+    feed: Kind = "auto",
+    compile: bool = False,
+    force: bool = False,
+    listener: Listener = silent,
+) -> Run:
+    """Train a method on a cached dataset and return the run; at once if the same has been trained before.
+
+    features, runs: the roots (default PGM_FEATURES or features/, PGM_RUNS or runs/). dataset: needed when several are
+    cached. method: pgm, concat, add, max, linear, mlp, late, ensemble, single:NAME or a modality's name. preset:
+    small or paper. settings: switches of the protocol and of the method by name, {"epochs": 20, "iterations": 2}.
+    stores: modality -> digest, where several stores are cached. force: train anew. Raises UserError (and its kinds)
+    for requests that cannot be met, RunFailed when training breaks down.
+    """
+    request = Request(
+        features=features_root(Path(features) if features else None),
+        runs=runs_root(Path(runs) if runs else None),
+        dataset=dataset,
+        method=method,
+        preset=preset,
+        seed=seed,
+        settings=settings or {},
+        modalities=modalities,
+        stores=stores or {},
+        device=device,
+    )
+    return carry_out(resolve(request), Execution(feed=feed, compile=compile, force=force, listener=listener))
+
+
+def carry_out(resolved: Resolved, how: Execution) -> Run:
+    """Answer from the finished run, continue the interrupted one, or train."""
+    run = resolved.run
+    if run.finished and not how.force:
+        announce(run, how.listener, reused=True)
+        return run
+    run.path.mkdir(parents=True, exist_ok=True)
+    lock = StoreLock(run.path)
+    lock.acquire()
+    try:
+        if how.force:
+            empty(run)
+        with own_randomness(resolved.device):
+            fill(run, resolved, how)
+    finally:
+        lock.release()
+    announce(run, how.listener, reused=False)
+    return run
+
+
+def empty(run: Run) -> None:
+    """Remove what an earlier training left; result.json first: what is half removed is not finished."""
+    (run.path / RESULT).unlink(missing_ok=True)
+    for path in run.path.iterdir():
+        if path.name != ".lock":
+            path.unlink()
+
+
+def fill(run: Run, resolved: Resolved, how: Execution) -> None:
+    """Train, evaluate, and write everything a finished run holds."""
+    started = time.perf_counter()
+    data, listener = resolved.data, how.listener
+    feeds = {split: feed_of(resolved, split, how.feed) for split in ("train", "val")}
+    machine = Machine(resolved.device, resolved.protocol.precision, how.compile)
+    model = build_model(resolved).to(resolved.device)
+    shared = (
+        None
+        if how.force
+        else SharedStages(resolved.request.runs, resolved.data_identity, resolved.protocol, resolved.request.seed)
+    )
+    training = Training(
+        model,
+        data.task,
+        resolved.protocol,
+        resolved.request.seed,
+        feeds,
+        machine,
+        Checkpoints(run.path, how.checkpoint_seconds),
+        listener,
+        Journal(run.path / METRICS),
+        shared,
+    )
+    write_json(run.path / CONFIG, resolved.config)
+    write_json(run.path / ENVIRONMENT, environment(resolved, feeds))
+    training.resume()
+    earlier = sum(entry["seconds"] for entry in training.progress.history)
+    for note in data.notes:
+        listener(Note(note))
+    listener(started_event(run, resolved, training, feeds))
+    training.run()
+    finish(run, resolved, how, training, earlier + time.perf_counter() - started)
+
+
+def finish(run: Run, resolved: Resolved, how: Execution, training: Training, seconds: float) -> None:
+    """Write the selected weights, the predictions, and the result; the test split is opened here."""
+    data, model, progress = resolved.data, training.model, training.progress
+    save_weights(run.path / WEIGHTS, model)
+    test = feed_of(resolved, "test", how.feed)
+    scores: dict[str, Evaluated] = {}
+    for split, feed in (("val", training.feeds["val"]), ("test", test)):
+        if len(feed):
+            scores[split] = evaluate(training.forward, data.task, feed, training.machine)
+            ids = [data.ids[row] for row in feed.rows]
+            table = predictions_table(data.task, ids, scores[split].views, scores[split].targets)
+            write_predictions(run.predictions(split), table)
+    result = {
+        "run": run.id,
+        "dataset": data.card.name,
+        "method": resolved.method.name,
+        "seed": resolved.request.seed,
+        "parameters": model.trainable,
+        "val": scores["val"].metrics,
+        "test": scores["test"].metrics if "test" in scores else {},
+        "floors": floors_of(resolved),
+        "samples": {split: len(rows) for split, rows in data.splits.items()},
+        "epochs": selected_epochs(progress.history, data.task),
+        "seconds": round(seconds, 3),
+        "samples_per_second": round(progress.samples / max(progress.seconds, 1e-9), 1),
+        "waiting": round(progress.waited / max(progress.seconds, 1e-9), 5),
+        "notes": list(data.notes),
+    }
+    write_json(run.path / RESULT, result, sync=True)
+    training.checkpoints.remove()
+
+
+def feed_of(resolved: Resolved, split: str, kind: Kind) -> Feed:
+    """The feed of one split."""
+    data = resolved.data
+    rows = data.splits[split]
+    return open_feed(kind, data.features, rows, data.targets[rows], resolved.protocol.tokens, resolved.device)
+
+
+def build_model(resolved: Resolved) -> Model:
+    """The untrained model, on the CPU; its weights follow from the seed and the method's configuration."""
+    data, protocol = resolved.data, resolved.protocol
+    statistics = measured_statistics(data.features, data.splits["train"]) if protocol.standardize else None
+    torch.manual_seed(derived(resolved.request.seed, "initial weights"))
+    method = resolved.method.config.build(resolved.shape)
+    return assembled(method, isinstance(data.task, Retrieval), data.widths, statistics)
+
+
+def assembled(
+    method: Method, retrieval: bool, widths: Mapping[str, int], statistics: Mapping[str, tuple[Tensor, Tensor]] | None
+) -> Model:
+    """A method with its input statistics, and with null tokens where retrieval shows one modality at a time."""
+    null = NullTokens(widths) if retrieval and not method.skips_missing else None
+    return Model(method, None if statistics is None else Standardize(statistics), null)
+
+
+def started_event(run: Run, resolved: Resolved, training: Training, feeds: Mapping[str, Feed]) -> RunStarted:
+    return RunStarted(
+        run=run.id,
+        dataset=resolved.data.card.name,
+        method=resolved.method.name,
+        seed=resolved.request.seed,
+        parameters=training.model.trainable,
+        samples={split: len(rows) for split, rows in resolved.data.splits.items()},
+        feed=f"{feeds['train'].kind} ({feeds['train'].reason})",
+        device=str(resolved.device),
+        precision=resolved.protocol.precision,
+        finished_epochs=len(training.progress.history),
+        epochs=training.total_epochs,
+    )
+
+
+def announce(run: Run, listener: Listener, reused: bool) -> None:
+    """Tell the listener what came out."""
+    result = run.result
+    told = {name: result[name] for name in ("run", "dataset", "method", "val", "test", "floors", "seconds")}
+    listener(RunFinished(**told, reused=reused))
