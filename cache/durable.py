@@ -19,6 +19,7 @@ import xxhash
 
 from .errors import CorruptStore, RunFailed
 
+SEAL = "checksum"
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -96,7 +97,25 @@ def write_atomically(path: Path, content: bytes, sync: bool = False) -> None:
 
 def write_json(path: Path, value: Any, sync: bool = False) -> None:
     """JSON for people and programs: sorted, indented, one final newline."""
-    write_atomically(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode(), sync)
+    write_atomically(path, _spelled(value), sync)
+
+
+def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
+    """JSON that carries the checksum of its other fields, on the disk when this returns."""
+    write_atomically(path, _spelled({**value, SEAL: xxhash.xxh3_128_hexdigest(_spelled(value))}), sync=True)
+
+
+def read_sealed_json(path: Path) -> dict[str, Any]:
+    """JSON written by `write_sealed_json`, to the byte; CorruptStore when any has changed."""
+    value = read_json(path)
+    seal = value.pop(SEAL, None)
+    if xxhash.xxh3_128_hexdigest(_spelled(value)) != seal or path.read_bytes() != _spelled({**value, SEAL: seal}):
+        raise CorruptStore(f"{path} is not as it was written: its own checksum fails; run `pgm cache verify`")
+    return value
+
+
+def _spelled(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:

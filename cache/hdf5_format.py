@@ -16,7 +16,8 @@ import numpy as np
 from .encoding import Array, Encoded
 from .errors import CorruptStore
 from .layout import Layout
-from .zarr_format import as_bytes, map_file
+from .mapping import map_file
+from .zarr_format import as_bytes
 
 MAIN = "features.h5"
 PARTS = "features.parts"
@@ -59,8 +60,11 @@ class Hdf5Format:
 
     def read_offsets(self) -> Array:
         """(N+1,) int64."""
-        with open_h5(self.folder / MAIN) as file:
-            return np.asarray(file["offsets"][:], np.int64)
+        try:
+            with open_h5(self.folder / MAIN) as file:
+                return np.asarray(file["offsets"][:], np.int64)
+        except (KeyError, RuntimeError, OSError) as error:
+            raise CorruptStore(f"{self.folder / MAIN} holds no readable offsets ({error})") from error
 
     def map_shard(self, layout: Layout, shard: int, array: str) -> Array | None:
         """The shard's rows of `tokens` or `scales` as a read-only view of its part; None when they are not one run."""

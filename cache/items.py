@@ -94,7 +94,8 @@ def read_status(folder: Path) -> npt.NDArray[np.str_]:
     """(N,) status of each sample, without the other columns."""
     codes = pc.index_in(read_table(folder / NAME, ["status"])["status"], pa.array(STATUSES))
     names: npt.NDArray[np.str_] = np.array(STATUSES)
-    return names[codes.to_numpy()]
+    status: npt.NDArray[np.str_] = names[codes.to_numpy()]
+    return status
 
 
 def write_table(path: Path, table: pa.Table) -> None:

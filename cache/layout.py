@@ -71,6 +71,11 @@ class Layout:
         offsets.setflags(write=False)
         return offsets
 
+    @cached_property
+    def lengths_digest(self) -> str:
+        """xxh3_128 of the lengths, which decide every offset."""
+        return xxhash.xxh3_128_hexdigest(self.lengths.data)
+
     @property
     def samples(self) -> int:
         """N."""
@@ -129,7 +134,7 @@ class Layout:
             "format": self.format,
             "codec": self.codec,
             "stored": self.stored,
-            "lengths": xxhash.xxh3_128_hexdigest(self.lengths.tobytes()),
+            "lengths": self.lengths_digest,
         }
 
 

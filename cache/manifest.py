@@ -4,16 +4,17 @@ This is all a trainer learns of a dataset: what the task is, which samples there
 """
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
-from .durable import read_json, write_json
-from .errors import NotFound, StoreIncomplete, UserError
+from .durable import read_json, record_file, write_sealed_json
+from .errors import CorruptStore, NotFound, StoreIncomplete, UserError
 from .identity import ids_digest
 from .items import read_table, write_table
 from .records import PLAN, STORE, StoreInfo, read_info
@@ -49,10 +50,12 @@ class DatasetCard:
     @staticmethod
     def read(folder: Path) -> "DatasetCard":
         """The card of a dataset's folder."""
-        value = {key: item for key, item in read_json(folder / CARD).items() if key != "pgm_dataset"}
-        for name in ("classes", "metrics", "notes"):
-            value[name] = tuple(value.get(name, ()))
-        return DatasetCard(**value)
+        value = read_json(folder / CARD)
+        try:
+            card = {item.name: value[item.name] for item in fields(DatasetCard)}
+        except KeyError as error:
+            raise CorruptStore(f"{folder / CARD} lacks {error}; `pgm extract {folder.name}` writes it again") from error
+        return DatasetCard(**{name: tuple(item) if isinstance(item, list) else item for name, item in card.items()})
 
 
 def write_dataset(folder: Path, card: DatasetCard, samples: pa.Table) -> None:
@@ -61,13 +64,14 @@ def write_dataset(folder: Path, card: DatasetCard, samples: pa.Table) -> None:
         raise UserError(f"a samples table needs the columns id and split; {', '.join(sorted(absent))} is not there")
     ids = samples["id"].to_pylist()
     if len(set(ids)) != len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
+        twice = Counter(ids).most_common(1)[0][0]
         raise UserError(f"sample ids must be unique in a dataset; {twice!r} appears more than once")
     if unknown := set(samples["split"].to_pylist()) - set(SPLITS):
         raise UserError(f"unknown split {', '.join(sorted(map(repr, unknown)))}; splits are {', '.join(SPLITS)}")
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / SAMPLES, samples)
-    write_json(folder / CARD, {"pgm_dataset": 1, **asdict(card)}, sync=True)
+    files = [record_file(folder, SAMPLES).as_list()]
+    write_sealed_json(folder / CARD, {"pgm_dataset": 1, "files": files, **asdict(card)})
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,9 @@
 """Reading a store: one sample as a view, a batch as one packed buffer, at the speed of memory.
 
-Uncompressed shards are mapped, one by one, when first touched; only the page cache holds their bytes. A batch is a loop
-of copies out of the maps (0.8 of numpy's fancy indexing in RAM), split over two threads when it is large, because one
-thread does not saturate memory (0.9). Compressed shards go through zarr, whole chunks at a time.
+Opening reads store.json and the offsets, nothing else; which samples failed is only looked up where some did.
 """
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,16 +11,16 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .encoding import Array, decode, read_dtype
+from .blocks import pools, sequential
+from .encoding import Array, read_dtype
 from .errors import IdentityMismatch, SampleUnavailable, StoreIncomplete, UserError
 from .identity import Identity
 from .items import Items, read_status
 from .layout import Int64s, Layout
+from .reader import TokenReader
 from .records import StoreInfo, format_of, layout_of, read_info, read_record
 
 Unavailable = Literal["error", "empty"]
-# Below this a second thread costs more than it copies.
-THREAD_BYTES = 1 << 20
 READ_SAMPLES = 256
 
 
@@ -34,12 +30,7 @@ class Features:
     def __init__(self, info: StoreInfo, layout: Layout) -> None:
         self.info, self.layout = info, layout
         self.dtype = read_dtype(layout.stored)
-        self._format = format_of(info.path, layout.format)
-        self._maps: dict[str, list[Array | None]] = {
-            "tokens": [None] * layout.shards,
-            "scales": [None] * layout.shards,
-        }
-        self._arrays: dict[str, Any] = {}
+        self._reader = TokenReader(layout, format_of(info.path, layout.format))
 
     @property
     def path(self) -> Path:
@@ -96,11 +87,7 @@ class Features:
             raise SampleUnavailable(self._out_of_range(row))
         if not self._whole and not self.available[row]:
             raise SampleUnavailable(self._why(row))
-        start, stop = int(self.layout.offsets[row]), int(self.layout.offsets[row + 1])
-        if self.layout.stored == "int8":
-            tokens = decode(self._rows("tokens", start, stop), self._rows("scales", start, stop))
-        else:
-            tokens = self._rows("tokens", start, stop)
+        tokens = self._reader.rows(int(self.layout.offsets[row]), int(self.layout.offsets[row + 1]))
         tokens.setflags(write=False)
         return tokens
 
@@ -123,7 +110,7 @@ class Features:
         ends = np.cumsum(lengths)
         total = int(ends[-1]) if len(ends) else 0
         tokens = np.empty((total, self.dim), self.dtype) if out is None else self._fitting(out, total)
-        self._copy(self.layout.offsets[chosen], lengths, ends - lengths, tokens)
+        self._reader.copy(self.layout.offsets[chosen], lengths, ends - lengths, tokens)
         return tokens, lengths
 
     def padded(self, rows: npt.ArrayLike, unavailable: Unavailable = "error") -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -134,18 +121,35 @@ class Features:
         new = np.empty if mask.all() else np.zeros
         tokens = new((len(chosen), longest, self.dim), self.dtype)
         positions = np.arange(len(chosen)) * longest
-        self._copy(self.layout.offsets[chosen], lengths, positions, tokens.reshape(-1, self.dim))
+        self._reader.copy(self.layout.offsets[chosen], lengths, positions, tokens.reshape(-1, self.dim))
         return tokens, mask
 
-    def batches(self, size: int, rows: npt.ArrayLike | None = None) -> Iterator[tuple[Int64s, Array, Int64s]]:
-        """(rows, tokens (sum S, D), lengths) of `size` samples at a time, in the order of the shards.
+    def token_rows(self, start: int, stop: int) -> Array:
+        """Rows start:stop of the packed (T, D) tokens, whichever samples they belong to."""
+        return self._reader.rows(start, stop)
+
+    def batches(
+        self, size: int, rows: npt.ArrayLike | None = None, shuffle: int | None = None
+    ) -> Iterator[tuple[Int64s, Array, Int64s]]:
+        """(rows, tokens (sum S, D), lengths) of `size` samples at a time, reading the disk in its own order.
 
         rows: which samples, default all available ones.
+        shuffle: a seed: blocks in random order, samples shuffled within pools of blocks (see blocks.py). The way to
+            shuffle a compressed store, or one larger than memory; others shuffle as fast by `gather`.
         """
-        chosen = np.flatnonzero(self.available) if rows is None else np.sort(np.asarray(rows, np.int64))
-        for start in range(0, len(chosen), size):
-            part = chosen[start : start + size]
-            yield part, *self.gather(part)
+        chosen = np.flatnonzero(self.available) if rows is None else self._chosen(rows, "error")[0]
+        if shuffle is None:
+            for part in sequential(chosen, size):
+                yield part, *self.gather(part)
+            return
+        rng = np.random.default_rng(shuffle)
+        for pool in pools(self.layout, chosen, rng):
+            tokens, lengths = self.gather(pool)
+            starts, order = np.cumsum(lengths) - lengths, rng.permutation(len(pool))
+            for start in range(0, len(pool), size):
+                part = order[start : start + size]
+                pieces = [tokens[starts[j] : starts[j] + lengths[j]] for j in part.tolist()]
+                yield pool[part], np.concatenate(pieces), lengths[part]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_features, (self.path, not self.info.complete)
@@ -199,69 +203,6 @@ class Features:
             "pass unavailable='empty' to gather it as a sample without tokens"
         )
 
-    def _copy(self, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
-        """Copy token rows starts[j]:starts[j]+lengths[j] to out[positions[j]:]."""
-        if self.layout.stored != "int8":
-            self._copy_array("tokens", starts, lengths, positions, out)
-            return
-        total, packed = int(lengths.sum()), np.cumsum(lengths) - lengths
-        tokens, scales = np.empty((total, self.dim), np.int8), np.empty((total, 1), np.float32)
-        self._copy_array("tokens", starts, lengths, packed, tokens)
-        self._copy_array("scales", starts, lengths, packed, scales)
-        for start, size, position in zip(packed.tolist(), lengths.tolist(), positions.tolist(), strict=True):
-            decode(tokens[start : start + size], scales[start : start + size], out[position : position + size])
-
-    def _copy_array(self, array: str, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
-        if len(starts) > 1 and int(lengths.sum()) * out.strides[0] >= THREAD_BYTES:
-            half = int(np.searchsorted(np.cumsum(lengths), lengths.sum() // 2)) + 1
-            other = _second_thread().submit(
-                self._copy_part, array, starts[half:], lengths[half:], positions[half:], out
-            )
-            self._copy_part(array, starts[:half], lengths[:half], positions[:half], out)
-            other.result()
-        else:
-            self._copy_part(array, starts, lengths, positions, out)
-
-    def _copy_part(self, array: str, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
-        shards = starts // self.layout.shard_tokens
-        firsts = starts - shards * self.layout.shard_tokens
-        maps = self._maps[array]
-        for shard, first, size, position, start in zip(
-            shards.tolist(), firsts.tolist(), lengths.tolist(), positions.tolist(), starts.tolist(), strict=True
-        ):
-            if not size:
-                continue
-            piece = maps[shard]
-            if piece is not None and first + size <= len(piece):
-                out[position : position + size] = piece[first : first + size]
-            else:
-                out[position : position + size] = self._rows(array, start, start + size)
-
-    def _rows(self, array: str, start: int, stop: int) -> Array:
-        """Token rows start:stop, as a view when one mapped shard holds them all."""
-        if stop == start:
-            width = 1 if array == "scales" else self.dim
-            return np.empty((0, width), np.float32 if array == "scales" else self.layout.dtype)
-        size = self.layout.shard_tokens
-        pieces = []
-        for shard in range(start // size, (stop - 1) // size + 1):
-            piece = self._map(array, shard)
-            if piece is None:
-                return self._decoded(array, start, stop)
-            pieces.append(piece[max(start - shard * size, 0) : stop - shard * size])
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-
-    def _map(self, array: str, shard: int) -> Array | None:
-        piece = self._maps[array][shard]
-        if piece is None and (array == "scales" or self.layout.codec == "none"):
-            piece = self._maps[array][shard] = self._format.map_shard(self.layout, shard, array)
-        return piece
-
-    def _decoded(self, array: str, start: int, stop: int) -> Array:
-        if array not in self._arrays:
-            self._arrays[array] = self._format.open_array(array)
-        return np.asarray(self._arrays[array][start:stop])
-
 
 def open_features(path: Path | str, allow_partial: bool = False, identity: Identity | None = None) -> Features:
     """Open one modality's store, whichever format it has.
@@ -301,15 +242,3 @@ def _partial_status(features: Features) -> npt.NDArray[np.str_]:
             status[failed] = np.where(status[failed] == "pending", "pending", "failed")
     status[layout.lengths == 0] = "missing"
     return status
-
-
-_thread: dict[int, ThreadPoolExecutor] = {}
-
-
-def _second_thread() -> ThreadPoolExecutor:
-    """One copying thread a process, keyed by pid: threads do not survive a fork."""
-    pid = os.getpid()
-    if pid not in _thread:
-        _thread.clear()
-        _thread[pid] = ThreadPoolExecutor(1, thread_name_prefix="pgm-gather")
-    return _thread[pid]

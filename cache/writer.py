@@ -43,6 +43,7 @@ from .records import (
     write_info,
     write_record,
 )
+from .removal import remove_store
 from .store import Features, open_features
 
 IDS = f"{WRITING}/ids.parquet"
@@ -73,6 +74,8 @@ class FeatureWriter:
             raise UserError(f"{len(sample_ids)} sample ids were given for a layout of {layout.samples} samples")
         self.path, self.identity, self.layout, self.sample_ids = Path(path), identity, layout, sample_ids
         self._format = format_of(self.path, layout.format)
+        self._ids = ids_digest(sample_ids)
+        self._plan = plan_digest(identity, layout.summary(), self._ids)
         with explain_full_disk(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._lock = StoreLock(self.path)
@@ -170,9 +173,7 @@ class FeatureWriter:
 
     def _create(self) -> None:
         """Metadata first, the plan last: a folder without a plan is started over."""
-        for leftover in self.path.iterdir():
-            if leftover.name != self._lock.path.name:
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        remove_store(self.path)
         with explain_full_disk(self.path):
             (self.path / RECORDS).mkdir(parents=True)
             (self.path / SCRATCH).mkdir()
@@ -200,12 +201,7 @@ class FeatureWriter:
         write_table(self.path / IDS, pa.table({"id": pa.array(self.sample_ids, pa.string())}))
 
     def _info(self, state: str) -> StoreInfo:
-        ids = ids_digest(self.sample_ids)
-        return StoreInfo(self.path, self.identity, self.layout.summary(), ids, state, {}, (), (), None)
-
-    @property
-    def _plan(self) -> str:
-        return plan_digest(self.identity, self.layout.summary(), ids_digest(self.sample_ids))
+        return StoreInfo(self.path, self.identity, self.layout.summary(), self._ids, state, {}, (), (), None)
 
     def _sweep(self) -> None:
         """Remove what a killed writer left half done."""
@@ -216,9 +212,9 @@ class FeatureWriter:
 
     def _records(self) -> dict[int, ShardRecord]:
         """The records of this plan whose files are there in full."""
-        plan, records = self._plan, {}
+        records = {}
         for path in (self.path / RECORDS).glob("*.json"):
-            record = read_record(self.path, int(path.stem), plan)
+            record = read_record(self.path, int(path.stem), self._plan)
             if record and all(_size(self.path / file.name) == file.bytes for file in record.files):
                 records[record.shard] = record
         return records

@@ -5,8 +5,6 @@ their payload is one run of rows), then Zarr's index of them and the index's crc
 map the rows; any layout it did not expect it leaves to zarr. Compressed shards are encoded by zarr-python itself.
 """
 
-import mmap
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from zarr.storage import LocalStore, MemoryStore
 from .encoding import Array, Encoded
 from .errors import CorruptStore
 from .layout import Layout
+from .mapping import map_file
 
 GROUP = "features.zarr"
 ABSENT = 2**64 - 1
@@ -156,26 +155,15 @@ def compressed_shard(layout: Layout, tokens: Array) -> bytes:
     return bytes(chunks["tokens/c/0/0"].to_bytes())
 
 
-def rows_are_contiguous(layout: Layout, mapped: mmap.mmap, rows: int, path: Path, shard: int) -> bool:
+def rows_are_contiguous(layout: Layout, mapped: Array, rows: int, path: Path, shard: int) -> bool:
     """Parse the shard's index: True when its chunks lie one after another from byte 0, as they are written here."""
     chunks = layout.shard_tokens // layout.chunk_tokens
     size = 16 * chunks
     if len(mapped) < size + 4:
         raise CorruptStore(f"shard {shard} ({path}) is cut short: {len(mapped)} bytes; see `pgm cache verify`")
-    index = mapped[len(mapped) - size - 4 : len(mapped) - 4]
-    if google_crc32c.value(index).to_bytes(4, "little") != mapped[len(mapped) - 4 :]:
+    index = mapped[len(mapped) - size - 4 : len(mapped) - 4].tobytes()
+    if google_crc32c.value(index).to_bytes(4, "little") != mapped[len(mapped) - 4 :].tobytes():
         raise CorruptStore(f"the index of shard {shard} ({path}) fails its crc32c; see `pgm cache verify`")
     present = -(-rows // layout.chunk_tokens)
     chunk_bytes = layout.chunk_tokens * layout.dim * layout.dtype.itemsize
     return index == shard_index(chunks, present, chunk_bytes) and len(mapped) == present * chunk_bytes + size + 4
-
-
-def map_file(path: Path) -> mmap.mmap:
-    """A read-only mapping of a shard file; CorruptStore when it is missing or empty."""
-    try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError as error:
-        raise CorruptStore(f"{path} is missing; `pgm cache verify` lists the samples it held") from error
-    raise CorruptStore(f"{path} is empty; `pgm cache verify` lists the samples it held")

@@ -1,0 +1,44 @@
+"""A file as read-only memory, without keeping it open.
+
+Python's mmap holds a file descriptor for as long as it lives (before 3.13), and a store of a thousand shards would meet
+the usual limit of 1024. So Python reserves the addresses, and unmaps them when the last array over them is gone; the C
+library puts the file there.
+"""
+
+import ctypes
+import mmap
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import CorruptStore
+
+# The same number on Linux and macOS; Python's mmap does not name it.
+MAP_FIXED = 0x10
+FAILED = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]
+
+
+def map_file(path: Path) -> npt.NDArray[np.uint8]:
+    """The bytes of a file as a read-only array backed by the page cache; CorruptStore when it is missing or empty."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise CorruptStore(f"{path} is missing; `pgm cache verify` lists the samples it held") from error
+    try:
+        size = os.fstat(descriptor).st_size
+        if not size:
+            raise CorruptStore(f"{path} is empty; `pgm cache verify` lists the samples it held")
+        reserved = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+        array = np.frombuffer(reserved, np.uint8)
+        flags = mmap.MAP_SHARED | MAP_FIXED
+        if _libc.mmap(array.ctypes.data, size, mmap.PROT_READ, flags, descriptor, 0) == FAILED:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+        return array
+    finally:
+        os.close(descriptor)

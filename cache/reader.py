@@ -1,0 +1,159 @@
+"""Token rows out of shards: views and copies of mapped shards, decoded runs of compressed ones.
+
+Mapped: a loop of numpy copies, one a sample (0.8 of numpy's fancy indexing in RAM), over two threads when the batch is
+large, because one thread does not saturate memory (0.9). A shard is mapped and its index parsed when first touched.
+Compressed, or laid out in a way not expected here: zarr or h5py decode whole chunks, so a batch is read in the order of
+the disk, neighbours together.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from .encoding import Array, decode
+from .hdf5_format import Hdf5Format
+from .layout import Int64s, Layout
+from .zarr_format import ZarrFormat
+
+# Below this a second thread costs more than it copies.
+THREAD_BYTES = 1 << 20
+# One decoded run of neighbouring samples: large enough to amortise zarr's cost a call, small beside a batch's memory.
+RUN_BYTES = 16 << 20
+
+
+class TokenReader:
+    """Rows of the packed (T, D) token array of one store, as its reader sees them (int8 comes back as float16)."""
+
+    def __init__(self, layout: Layout, files: ZarrFormat | Hdf5Format) -> None:
+        self._layout = layout
+        if layout.stored == "int8":
+            self._tokens = ArrayReader(layout, files, "tokens", layout.dim, np.dtype(np.int8))
+            self._scales = ArrayReader(layout, files, "scales", 1, np.dtype(np.float32))
+        else:
+            self._tokens = ArrayReader(layout, files, "tokens", layout.dim, layout.dtype)
+
+    def rows(self, start: int, stop: int) -> Array:
+        """Token rows start:stop as (stop - start, D); a view where one mapped shard holds them all."""
+        tokens = self._tokens.rows(start, stop)
+        return tokens if self._layout.stored != "int8" else decode(tokens, self._scales.rows(start, stop))
+
+    def copy(self, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
+        """Copy rows starts[j] : starts[j] + lengths[j] to out[positions[j]:], for every j."""
+        if self._layout.stored != "int8":
+            self._tokens.copy(starts, lengths, positions, out)
+            return
+        packed = np.cumsum(lengths) - lengths
+        tokens = np.empty((int(lengths.sum()), self._layout.dim), np.int8)
+        scales = np.empty((len(tokens), 1), np.float32)
+        self._tokens.copy(starts, lengths, packed, tokens)
+        self._scales.copy(starts, lengths, packed, scales)
+        for start, size, position in zip(packed.tolist(), lengths.tolist(), positions.tolist(), strict=True):
+            decode(tokens[start : start + size], scales[start : start + size], out[position : position + size])
+
+
+class ArrayReader:
+    """Rows of one array on disk, `tokens` or `scales`."""
+
+    def __init__(
+        self, layout: Layout, files: ZarrFormat | Hdf5Format, name: str, width: int, dtype: np.dtype[Any]
+    ) -> None:
+        self._layout, self._files, self._name = layout, files, name
+        self._mappable = layout.codec == "none" or name == "scales"
+        self._maps: list[Array | None] = [None] * layout.shards
+        self._empty = np.empty((0, width), dtype)
+        self._row_bytes = width * dtype.itemsize
+        self._array: Any = None
+
+    def rows(self, start: int, stop: int) -> Array:
+        """Rows start:stop, as a view when one mapped shard holds them all."""
+        if stop == start:
+            return self._empty
+        size, pieces = self._layout.shard_tokens, []
+        for shard in range(start // size, (stop - 1) // size + 1):
+            piece = self._map(shard)
+            if piece is None:
+                return self._decoded(start, stop)
+            pieces.append(piece[max(start - shard * size, 0) : stop - shard * size])
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def copy(self, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
+        """Copy rows starts[j] : starts[j] + lengths[j] to out[positions[j]:], for every j."""
+        if not self._mappable:
+            self._copy_runs(starts, lengths, positions, out)
+            return
+        total = int(lengths.sum())
+        if total * self._row_bytes < THREAD_BYTES or len(starts) < 2:
+            self._copy_mapped(starts, lengths, positions, out)
+            return
+        half = int(np.searchsorted(np.cumsum(lengths), total // 2)) + 1
+        other = _second_thread().submit(self._copy_mapped, starts[half:], lengths[half:], positions[half:], out)
+        try:
+            self._copy_mapped(starts[:half], lengths[:half], positions[:half], out)
+        finally:
+            other.result()
+
+    def _copy_mapped(self, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
+        shards = starts // self._layout.shard_tokens
+        firsts = starts - shards * self._layout.shard_tokens
+        for shard, first, size, position in zip(
+            shards.tolist(), firsts.tolist(), lengths.tolist(), positions.tolist(), strict=True
+        ):
+            if not size:
+                continue
+            piece = self._maps[shard]
+            if piece is not None and first + size <= len(piece):
+                out[position : position + size] = piece[first : first + size]
+            else:
+                start = shard * self._layout.shard_tokens + first
+                out[position : position + size] = self.rows(start, start + size)
+
+    def _copy_runs(self, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
+        """Samples in the order of the disk; those whose chunks touch are decoded in one call."""
+        order = np.argsort(starts, kind="stable")
+        order = order[lengths[order] > 0]
+        begins, ends = starts[order], starts[order] + lengths[order]
+        chunk = self._layout.chunk_tokens
+        for first, last in _runs(begins, ends, chunk, max(chunk, RUN_BYTES // self._row_bytes)):
+            base, stop = int(begins[first]), int(ends[first:last].max())
+            block = self.rows(base, stop)
+            part = order[first:last]
+            for begin, size, position in zip(
+                (begins[first:last] - base).tolist(), lengths[part].tolist(), positions[part].tolist(), strict=True
+            ):
+                out[position : position + size] = block[begin : begin + size]
+
+    def _map(self, shard: int) -> Array | None:
+        piece = self._maps[shard]
+        if piece is None and self._mappable:
+            piece = self._maps[shard] = self._files.map_shard(self._layout, shard, self._name)
+        return piece
+
+    def _decoded(self, start: int, stop: int) -> Array:
+        if self._array is None:
+            self._array = self._files.open_array(self._name)
+        return np.asarray(self._array[start:stop])
+
+
+def _runs(begins: Int64s, ends: Int64s, chunk: int, largest: int) -> list[tuple[int, int]]:
+    """Split sorted intervals where the next one starts in a later chunk, or where a run has grown to `largest` rows."""
+    runs, first = [], 0
+    for j in range(1, len(begins)):
+        apart = begins[j] // chunk > (ends[j - 1] - 1) // chunk + 1
+        if apart or ends[j] - begins[first] > largest:
+            runs.append((first, j))
+            first = j
+    return [*runs, (first, len(begins))] if len(begins) else []
+
+
+_threads: dict[int, ThreadPoolExecutor] = {}
+
+
+def _second_thread() -> ThreadPoolExecutor:
+    """One copying thread a process, keyed by pid: threads do not survive a fork."""
+    pid = os.getpid()
+    if pid not in _threads:
+        _threads.clear()
+        _threads[pid] = ThreadPoolExecutor(1, thread_name_prefix="pgm-gather")
+    return _threads[pid]
