@@ -28,6 +28,9 @@ from .randomness import derived
 from .tasks import Task, task_for
 from .tasks.choice import targets_for
 
+# Fields of a store's identity that belong to the samples and not to the encoder.
+OF_THE_SAMPLES = ("dataset", "sample_ids", "samples")
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -218,3 +221,10 @@ def content_digest(samples: pa.Table, card: DatasetCard, features: Mapping[str, 
         hasher.update(f"{name} {store.identity.digest}".encode())
         hasher.update(present_lengths(store).tobytes())
     return hasher.hexdigest()
+
+
+def encoder_of(store: Features) -> dict[str, Any]:
+    """A store's identity without what belongs to its samples: what a trained model must find again in other data."""
+    known = store.identity.as_dict()
+    known["fields"] = {name: value for name, value in known["fields"].items() if name not in OF_THE_SAMPLES}
+    return known

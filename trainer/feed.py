@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from .batch import Batch, Inputs
 from .order import Rows
 from .pooling import pooled, pooled_lengths
 
-Kind = Literal["auto", "resident", "mapped"]
+KINDS = ("auto", "resident", "mapped")
 RESIDENT_SHARE = 0.35  # of the free memory: the rest is the model's, the page cache's and other people's
 PREFETCH = 4  # batches
 
@@ -181,13 +181,13 @@ def padded_index(starts: Rows, lengths: Rows, padding: int) -> tuple[Rows, NDArr
 
 
 def open_feed(
-    kind: Kind, features: Mapping[str, Features], rows: Rows, targets: NDArray[Any], tokens: int, device: torch.device
+    kind: str, features: Mapping[str, Features], rows: Rows, targets: NDArray[Any], tokens: int, device: torch.device
 ) -> Feed:
     """The feed of one split. `auto` is resident where its tokens take at most 35 % of the free memory."""
     needed = resident_bytes(features, rows, tokens)
     free = free_memory(device)
     fits = needed <= RESIDENT_SHARE * free
-    if kind not in ("auto", "resident", "mapped"):
+    if kind not in KINDS:
         raise UserError(f"--feed is auto, resident or mapped, not {kind!r}.")
     if kind == "resident" and needed > free:
         raise UserError(

@@ -13,7 +13,7 @@ import torch
 
 from ..cache import open_dataset
 from ..cache.errors import UserError
-from .data import TrainingData, load_data, modalities_in, only_dataset
+from .data import TrainingData, encoder_of, load_data, modalities_in, only_dataset
 from .methods import MethodChoice, Shape, choose, modalities_of
 from .protocol import Protocol, changed, nearest
 from .runs import RECIPE, Run, content_hash
@@ -63,7 +63,10 @@ class Resolved:
         return {
             "recipe": RECIPE,
             **self.data_identity,
+            "task": self.data.card.task,
+            "classes": list(getattr(self.data.task, "classes", ())),
             "widths": self.data.widths,
+            "encoders": {name: encoder_of(store) for name, store in self.data.features.items()},
             "method": self.method.describe(),
             "protocol": dataclasses.asdict(self.protocol),
             "seed": self.request.seed,

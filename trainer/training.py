@@ -20,7 +20,7 @@ from ..cache.lock import StoreLock
 from .checkpoint import Checkpoints
 from .evaluation import Evaluated, evaluate
 from .events import Listener, Note, RunFinished, RunStarted, silent
-from .feed import Feed, Kind, open_feed
+from .feed import Feed, open_feed
 from .loop import Machine, Training
 from .methods import Method
 from .model import Model, NullTokens, Standardize, measured_statistics
@@ -39,7 +39,7 @@ CHECKPOINT_SECONDS = 5.0
 class Execution:
     """How a run is carried out; nothing here changes its numbers."""
 
-    feed: Kind = "auto"
+    feed: str = "auto"
     compile: bool = False
     force: bool = False
     listener: Listener = silent
@@ -58,7 +58,7 @@ def train(
     modalities: Sequence[str] | None = None,
     stores: Mapping[str, str] | None = None,
     device: str = "auto",
-    feed: Kind = "auto",
+    feed: str = "auto",
     compile: bool = False,
     force: bool = False,
     listener: Listener = silent,
@@ -181,7 +181,7 @@ def finish(run: Run, resolved: Resolved, how: Execution, training: Training, sec
     training.checkpoints.remove()
 
 
-def feed_of(resolved: Resolved, split: str, kind: Kind) -> Feed:
+def feed_of(resolved: Resolved, split: str, kind: str) -> Feed:
     """The feed of one split."""
     data = resolved.data
     rows = data.splits[split]

@@ -1,0 +1,139 @@
+"""A finished run's weights: `pgm evaluate` on a split, `pgm predict` on any dataset of the same encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file
+
+from ..cache import DatasetCard, Features, open_dataset
+from ..cache.errors import IdentityMismatch, NotFound
+from ..cache.identity import field_differences
+from .data import TrainingData, encoder_of, load_data, only_dataset
+from .evaluation import collect, evaluate
+from .feed import open_feed
+from .loop import Machine
+from .methods import Shape, restored
+from .model import Model, unit_statistics
+from .predictions import predictions_table, write_predictions
+from .protocol import Protocol
+from .request import device_for
+from .runs import Run
+from .tasks import Retrieval, Task
+from .tasks.choice import task_for
+from .training import assembled
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run ready to be used: its model on the device, and how precisely it runs."""
+
+    model: Model
+    machine: Machine
+    protocol: Protocol
+    widths: Mapping[str, int]
+
+
+def load(run: Run, device: str, task: Task) -> Loaded:
+    """Rebuild a finished run's model. Raises UserError while the run is unfinished."""
+    config = run.config
+    _ = run.result
+    protocol = Protocol(**config["protocol"])
+    widths = dict(config["widths"])
+    method = restored(config["method"]).config.build(Shape(widths, task.outputs))
+    statistics = unit_statistics(widths) if protocol.standardize else None
+    model = assembled(method, isinstance(task, Retrieval), widths, statistics)
+    model.load_state_dict(load_file(run.weights))
+    where = device_for(device)
+    precision = protocol.precision if where.type == "cuda" else "fp32"
+    return Loaded(model.to(where), Machine(where, precision), protocol, widths)
+
+
+def evaluate_run(run: Run, split: str, features: Path | None, feed: str, device: str) -> dict[str, Any]:
+    """The metrics of a split, from the saved weights, on the data the run was trained with.
+
+    features: where they lie now. Raises NotFound for an unknown or empty split, IdentityMismatch for changed data.
+    """
+    config = run.config
+    data = data_of(run, features)
+    if data.digest != config["digest"]:
+        raise IdentityMismatch(
+            f"{data.name} is not what run {run.id} was trained on: its samples, labels, splits or stores have changed "
+            f"(digest {data.digest[:8]} here, {config['digest'][:8]} in the run). Use pgm predict for other data."
+        )
+    if split not in data.splits or not len(data.splits[split]):
+        having = ", ".join(name for name, rows in data.splits.items() if len(rows))
+        raise NotFound(f"{data.name} has no samples in split {split!r}; it has {having}.")
+    loaded = load(run, device, data.task)
+    rows = data.splits[split]
+    samples = open_feed(feed, data.features, rows, data.targets[rows], loaded.protocol.tokens, loaded.machine.device)
+    found = evaluate(loaded.model, data.task, samples, loaded.machine)
+    return {
+        "run": run.id,
+        "dataset": data.card.name,
+        "split": split,
+        "samples": len(rows),
+        "metrics": found.metrics,
+    }
+
+
+def data_of(run: Run, features: Path | None) -> TrainingData:
+    """The data a run was trained on, opened again."""
+    config, environment = run.config, run.environment
+    root = features or Path(environment["features"])
+    folder = environment["dataset_folder"]
+    return load_data(root, folder, list(config["stores"]), config["stores"], Protocol(**config["protocol"]))
+
+
+def predict(
+    run: Run,
+    features: Path,
+    dataset: str | None,
+    out: Path,
+    stores: Mapping[str, str],
+    feed: str,
+    device: str,
+) -> int:
+    """Write predictions for every sample of a cached dataset; returns how many. Labels are not needed.
+
+    Raises IdentityMismatch when a store comes from another encoder than the run's, naming the fields that differ.
+    """
+    config = run.config
+    cached = open_dataset(features, dataset or only_dataset(features))
+    opened = {m: cached.features(m, stores.get(m)) for m in config["widths"]}
+    check_encoders(run, opened)
+    task = task_of(run)
+    loaded = load(run, device, task)
+    count = len(cached.samples)
+    nothing = np.zeros(count, np.int64)
+    every = open_feed(
+        feed, opened, np.arange(count, dtype=np.int64), nothing, loaded.protocol.tokens, loaded.machine.device
+    )
+    views = collect(loaded.model, task, every, loaded.machine)
+    table = predictions_table(task, cached.samples["id"].to_pylist(), views, None)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_predictions(out, table)
+    return count
+
+
+def task_of(run: Run) -> Task:
+    """The task a run was trained for, from what it remembers of its dataset's card."""
+    config = run.config
+    card = DatasetCard(config["dataset"], config["task"], tuple(config["classes"]), ())
+    return task_for(card, Protocol(**config["protocol"]), tuple(config["widths"]), np.zeros(0, np.int64))
+
+
+def check_encoders(run: Run, opened: Mapping[str, Features]) -> None:
+    """Raise IdentityMismatch where a store does not hold what the run learned to read."""
+    for modality, store in opened.items():
+        known = run.config["encoders"][modality]
+        differences = field_differences(encoder_of(store), known)
+        if differences:
+            raise IdentityMismatch(
+                f"{store.path} holds other {modality} features than run {run.id} was trained on:\n  "
+                + "\n  ".join(differences)
+            )
