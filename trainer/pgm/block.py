@@ -84,7 +84,7 @@ class SelfAttention(nn.Module):
         return torch.cat([qk, F.linear(x, weight[split:], bias[split:])], 1)
 
     def forward(self, x: Float[Tensor, "T D"], layout: TokenLayout, mask: ScoreMask = UNMASKED) -> Float[Tensor, "T D"]:
-        keys = None if mask.key is None else torch.split(mask.key, [b.tokens for b in layout.buckets])
+        keys = None if mask.key is None else layout.split(mask.key)
         mixed = []
         for i, (bucket, qkv) in enumerate(zip(layout.buckets, layout.unpack(self.project(x, mask)), strict=True)):
             bias = score_bias(bucket, None if keys is None else keys[i], qkv)
@@ -103,13 +103,13 @@ class ChannelAttention(SelfAttention):
     def forward(self, x: Float[Tensor, "T D"], layout: TokenLayout, mask: ScoreMask = UNMASKED) -> Float[Tensor, "T D"]:
         biases: tuple[Tensor | None, ...] = (None,) * len(layout.buckets)
         if mask.channel is not None:
-            biases = torch.split(mask.channel, [b.rows for b in layout.buckets])
+            biases = layout.split_rows(mask.channel)
         pairs = zip(layout.buckets, self._rows(x, layout), biases, strict=True)
         attended: Tensor = self.out(layout.pack([self._across(bucket, qkv, bias) for bucket, qkv, bias in pairs]))
         return attended
 
     def _rows(self, x: Tensor, layout: TokenLayout) -> list[Tensor]:
-        parts = torch.split(self.qkv(x), [b.tokens for b in layout.buckets])
+        parts = layout.split(self.qkv(x))
         return [b.padded(part) for b, part in zip(layout.buckets, parts, strict=True)]
 
     def _across(self, bucket: Bucket, qkv: Float[Tensor, "R S 3D"], bias: Tensor | None) -> Float[Tensor, "R S D"]:

@@ -81,12 +81,8 @@ class Oracle:
             )
         out = []
         for logits in (a, b):
-            probabilities = self.softmax(logits / config.gate_temperature)
-            steps = []
-            for j in range(probabilities.shape[-1]):
-                value = probabilities[..., : j + 1].sum(-1)
-                steps += [value] * config.gate_chunk
-            out.append(torch.stack(steps, -1))
+            cumulative = self.softmax(logits / config.gate_temperature).cumsum(-1)
+            out.append(cumulative.repeat_interleave(config.gate_chunk, -1))
         return 1 - out[0], out[1]
 
     def hard(self, gate: Tensor) -> Tensor:
