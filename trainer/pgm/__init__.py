@@ -3,8 +3,10 @@
 from .config import PgMConfig
 from .decoder import CrossDecoder, FeedForwardDecoder
 from .fusion import FusionConfig, FusionHead, FusionOutput
+from .gates import GateShares, gate_report, gate_table
 from .learner import Learner
 from .model import PgM, PgMOutput
+from .parameters import ParameterTable, parameter_table, parameter_text
 from .partitioner import Gates, Partitioner, cumsoftmax
 
 __all__ = [
@@ -13,11 +15,17 @@ __all__ = [
     "FusionConfig",
     "FusionHead",
     "FusionOutput",
+    "GateShares",
     "Gates",
     "Learner",
+    "ParameterTable",
     "Partitioner",
     "PgM",
     "PgMConfig",
     "PgMOutput",
     "cumsoftmax",
+    "gate_report",
+    "gate_table",
+    "parameter_table",
+    "parameter_text",
 ]
