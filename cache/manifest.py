@@ -55,7 +55,8 @@ class DatasetCard:
             card = {item.name: value[item.name] for item in fields(DatasetCard)}
         except KeyError as error:
             raise CorruptStore(f"{folder / CARD} lacks {error}; `pgm extract {folder.name}` writes it again") from error
-        return DatasetCard(**{name: tuple(item) if isinstance(item, list) else item for name, item in card.items()})
+        frozen: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in card.items()}
+        return DatasetCard(**frozen)
 
 
 def write_dataset(folder: Path, card: DatasetCard, samples: pa.Table) -> None:
@@ -127,7 +128,7 @@ class CachedDataset:
         modalities = sorted({info.identity.modality for info in self.stores if info.complete})
         return NotFound(
             f"{self.name} has no {modality} features; it has {', '.join(modalities) or 'no finished store at all'}"
-            f"{_nearest(modality, modalities)}"
+            f"{nearest(modality, modalities)}"
         )
 
 
@@ -137,7 +138,7 @@ def open_dataset(root: Path, name: str) -> CachedDataset:
     if not (root / name / CARD).is_file():
         known = list_datasets(root)
         raise NotFound(
-            f"no dataset {name!r} in {root}/{_nearest(name, known)}. "
+            f"no dataset {name!r} in {root}/{nearest(name, known)}. "
             + (f"It holds: {', '.join(known)}." if known else f"It holds none; `pgm extract {name}` makes one.")
         )
     return CachedDataset(name, root / name, DatasetCard.read(root / name))
@@ -159,6 +160,7 @@ def _fits(info: StoreInfo, wanted: str | None) -> bool:
     return wanted is None or info.path.name == wanted or info.identity.digest.startswith(wanted)
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: list[str]) -> str:
+    """`; did you mean …?` when a known name is close."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -9,7 +9,8 @@ from .hdf5_format import MAIN, PARTS
 from .items import NAME as ITEMS
 from .lock import NAME as LOCK
 from .lock import StoreLock
-from .records import STORE, WRITING, read_info
+from .manifest import CARD, SAMPLES
+from .records import PLAN, STORE, WRITING, read_info
 from .zarr_format import GROUP
 
 OWN = {STORE, WRITING, ITEMS, MAIN, PARTS, GROUP, LOCK}
@@ -47,6 +48,14 @@ def remove_folder(folder: Path) -> None:
     folder.rmdir()
 
 
+def remove_dataset(folder: Path) -> None:
+    """Remove a dataset's description, once its stores are gone; the folder goes when nothing else is in it."""
+    for name in (CARD, SAMPLES):
+        (folder / name).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
 @dataclass(frozen=True)
 class Leftover:
     """Something an interrupted run left behind."""
@@ -62,12 +71,13 @@ def leftovers(folder: Path) -> list[Leftover]:
     try:
         complete = STORE in names and read_info(folder).complete
     except CorruptStore:
-        # What is wrong with it is for `pgm cache verify` to say; a damaged store is no leftover.
+        # A damaged store is no leftover: what is wrong with it is for `pgm cache verify` to say.
         return []
     if complete:
         stray = [folder / name for name in sorted(names) if name == WRITING or name.endswith(".tmp")]
         return [Leftover(path, "left by a killed writer", disk_bytes(path)) for path in stray]
-    if names and all(map(_own, names)):
+    damaged = ITEMS in names and not (folder / PLAN).exists()
+    if names and not damaged and all(map(_own, names)):
         return [Leftover(folder, "unfinished store", disk_bytes(folder))]
     return []
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .durable import FileRecord, checksum, read_json, read_sealed_json
-from .errors import CorruptStore, PgMError
+from .errors import CorruptStore, NotFound, PgMError
 from .items import NAME as ITEMS
 from .items import Items
 from .layout import Layout
@@ -72,7 +72,7 @@ def verify(folder: Path) -> Report:
     """Check every byte of a store. An unfinished store is checked as far as it is written."""
     try:
         info = read_info(folder)
-    except CorruptStore as error:
+    except (CorruptStore, NotFound) as error:
         return Report(folder, "unreadable", 0, 0, (Problem(STORE, f"cannot be believed ({error})"),))
     problems: list[Problem] = []
     layout = _layout(info, problems)

@@ -275,6 +275,16 @@ def write_shard(path: Path, shard: int, tokens: Array, failures: Mapping[int, st
     return record
 
 
+def discard_shards(path: Path, shards: Sequence[int]) -> None:
+    """Take damaged shards of a store back, keeping the rest; the store is unfinished until they are written again."""
+    info = read_info(path)
+    if not info.complete:
+        raise UserError(f"{path} is unfinished: damaged shards are found and written again when it is continued")
+    ids = Items.read(path).ids
+    with FeatureWriter(path, info.identity, layout_of(info), ids, reopen=True) as writer:
+        writer.reset(shards)
+
+
 def _commit(folder: Path, record: ShardRecord, temporaries: Sequence[Path], plan: str) -> None:
     """Move files into place and record them, one committer at a time, so that a record always speaks of its files."""
     with _committing(folder):
