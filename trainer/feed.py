@@ -27,6 +27,7 @@ from .pooling import pooled, pooled_lengths
 KINDS = ("auto", "resident", "mapped")
 RESIDENT_SHARE = 0.35  # of the free memory: the rest is the model's, the page cache's and other people's
 PREFETCH = 4  # batches
+WIDEN_BYTES = 128 << 20  # up to here float32 is worth its memory: no batch has to be converted
 
 
 class Feed(ABC):
@@ -58,7 +59,7 @@ class Feed(ABC):
 
 
 class Resident(Feed):
-    """All tokens of the split on the device, in the precision they are stored in."""
+    """All tokens of the split on the device, in the precision they are stored in (small ones in float32)."""
 
     kind = "resident"
 
@@ -68,7 +69,10 @@ class Resident(Feed):
         super().__init__(features, rows, targets, tokens)
         self.device = device
         self.targets = self.targets.to(device)
-        self.tables = {name: self.load(name).to(device) for name in features}
+        self.tables = {name: self.load(name) for name in features}
+        if sum(table.nbytes for table in self.tables.values()) <= WIDEN_BYTES:
+            self.tables = {name: table.float() for name, table in self.tables.items()}
+        self.tables = {name: table.to(device) for name, table in self.tables.items()}
         self.starts = {name: starts_of(lengths) for name, lengths in self.lengths.items()}
 
     def load(self, name: str) -> torch.Tensor:
@@ -87,12 +91,19 @@ class Resident(Feed):
             for name, table in self.tables.items():
                 lengths = self.lengths[name][positions]
                 index, mask = padded_index(self.starts[name][positions], lengths, len(table) - 1)
-                flat = table.index_select(0, torch.from_numpy(index.reshape(-1)).to(self.device, non_blocking=True))
-                tokens[name] = flat.view(*index.shape, -1).float()
+                tokens[name] = self.chosen(table, index).float()
                 masks[name] = torch.from_numpy(mask).to(self.device, non_blocking=True)
             where = torch.from_numpy(positions)
             targets = self.targets.index_select(0, where.to(self.device, non_blocking=True))
             yield Batch(torch.from_numpy(self.rows[positions]), Inputs(tokens, masks), targets)
+
+    def chosen(self, table: torch.Tensor, index: Rows) -> torch.Tensor:
+        """(B, S, D): the table's rows at `index` (B, S)."""
+        if self.device.type == "cpu":
+            # A batch is small: numpy's copy beats waking torch's threads for it.
+            return torch.from_numpy(table.numpy().take(index, axis=0))
+        flat = table.index_select(0, torch.from_numpy(index.reshape(-1)).to(self.device, non_blocking=True))
+        return flat.view(*index.shape, -1)
 
 
 class Mapped(Feed):
@@ -106,17 +117,25 @@ class Mapped(Feed):
         super().__init__(features, rows, targets, tokens)
         self.device = device
 
+    def padded(self, name: str, positions: Rows) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """(B, S, D) in the stored precision (pooled: float32) and the mask (B, S); S is at least 1."""
+        store, rows, stored = self.features[name], self.rows[positions], self.stored[name][positions]
+        if not stored.any():
+            return np.zeros((len(rows), 1, store.dim), np.float32), np.zeros((len(rows), 1), np.bool_)
+        if not self.limit or (self.stored[name] <= self.limit).all():
+            return store.padded(rows, unavailable="empty")
+        packed, _ = store.gather(rows, unavailable="empty")
+        lengths = self.lengths[name][positions]
+        _, mask = padded_index(starts_of(lengths), lengths, 0)
+        tokens = np.zeros((*mask.shape, store.dim), np.float32)
+        tokens[mask] = pooled(packed, stored, self.limit)
+        return tokens, mask
+
     def fetch(self, positions: Rows) -> Batch:
         """One batch in host memory, pinned when a GPU will take it."""
         tokens, masks = {}, {}
-        for name, store in self.features.items():
-            packed, _ = store.gather(self.rows[positions], unavailable="empty")
-            stored, lengths = self.stored[name][positions], self.lengths[name][positions]
-            if self.limit and (stored > self.limit).any():
-                packed = pooled(packed, stored, self.limit)
-            index, mask = padded_index(starts_of(lengths), lengths, 0)
-            padded = np.zeros((*index.shape, store.dim), np.float32)
-            padded[mask] = packed
+        for name in self.features:
+            padded, mask = self.padded(name, positions)
             tokens[name], masks[name] = torch.from_numpy(padded), torch.from_numpy(mask)
         batch = Batch(
             torch.from_numpy(self.rows[positions]), Inputs(tokens, masks), self.targets[torch.from_numpy(positions)]
@@ -133,9 +152,10 @@ class Mapped(Feed):
                     batch = waiting.popleft().result()
                     if following < len(order):
                         waiting.append(pool.submit(self.fetch, order[following]))
-                    yield Batch(
-                        batch.rows, batch.inputs.to(self.device), batch.targets.to(self.device, non_blocking=True)
-                    )
+                    inputs = batch.inputs.to(self.device)
+                    tokens = {name: value.float() for name, value in inputs.tokens.items()}
+                    targets = batch.targets.to(self.device, non_blocking=True)
+                    yield Batch(batch.rows, Inputs(tokens, inputs.masks), targets)
             finally:
                 for future in waiting:
                     future.cancel()

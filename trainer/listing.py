@@ -73,10 +73,9 @@ def print_run(found: dict[str, Any]) -> None:
         return
     rows = {"val": result["val"], "test": result["test"], **result["floors"]}
     out.print(results_table("\nresult", rows))
-    out.print(
-        f"{result['parameters']:,} parameters; {result['seconds']:.1f} s; "
-        f"{result['samples_per_second']:,.0f} samples/s; {result['waiting']:.2%} waiting for data; selected epochs {result['epochs']}"
-    )
+    speed = f"{result['samples_per_second']:,.0f} samples/s, {result['waiting']:.2%} waiting for data"
+    selected = ", ".join(f"{stage} {epoch}" for stage, epoch in result["epochs"].items())
+    out.print(f"{result['parameters']:,} parameters; {result['seconds']:.1f} s; {speed}; selected epochs: {selected}")
 
 
 def compared(one: Run, other: Run) -> dict[str, Any]:
