@@ -10,6 +10,7 @@ import mmap
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import xxhash
 from .errors import CorruptStore, RunFailed
 
 SEAL = "checksum"
+SETTLING = 16
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -100,9 +102,9 @@ def write_json(path: Path, value: Any, sync: bool = False) -> None:
     write_atomically(path, _spelled(value), sync)
 
 
-def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
-    """JSON that carries the checksum of its other fields, on the disk when this returns."""
-    write_atomically(path, _spelled({**value, SEAL: xxhash.xxh3_128_hexdigest(_spelled(value))}), sync=True)
+def write_sealed_json(path: Path, value: dict[str, Any], sync: bool = False) -> None:
+    """JSON that carries the checksum of its other fields."""
+    write_atomically(path, _spelled({**value, SEAL: xxhash.xxh3_128_hexdigest(_spelled(value))}), sync)
 
 
 def read_sealed_json(path: Path) -> dict[str, Any]:
@@ -132,10 +134,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def settle(paths: Iterable[Path]) -> None:
-    """Wait until files or folders are on the disk."""
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Wait until files or folders are on the disk; several at once, because a disk commits them together."""
+    with ThreadPoolExecutor(SETTLING) as pool:
+        list(pool.map(_settle_one, paths))
+
+
+def _settle_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

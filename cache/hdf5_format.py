@@ -16,7 +16,7 @@ import numpy as np
 from .encoding import Array, Encoded
 from .errors import CorruptStore
 from .layout import Layout
-from .mapping import map_file
+from .mapping import MISSING, map_file, require_files
 from .zarr_format import as_bytes
 
 MAIN = "features.h5"
@@ -81,6 +81,10 @@ class Hdf5Format:
             raise CorruptStore(f"shard {shard} ({path}) is cut short: {len(mapped)} bytes; see `pgm cache verify`")
         return np.frombuffer(mapped, dtype, count=shape[0] * shape[1], offset=offset).reshape(shape)
 
+    def require_shard(self, layout: Layout, shard: int) -> None:
+        """CorruptStore when a file of the shard is missing."""
+        require_files(self.folder, self.shard_files(layout, shard))
+
     def open_array(self, array: str) -> Any:
         """The virtual dataset through h5py."""
         return open_h5(self.folder / MAIN)[array]
@@ -96,7 +100,7 @@ def open_h5(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r", locking=False)
     except FileNotFoundError as error:
-        raise CorruptStore(f"{path} is missing; `pgm cache verify` lists the samples it held") from error
+        raise CorruptStore(MISSING.format(path)) from error
     except OSError as error:
         raise CorruptStore(f"{path} is not readable HDF5 ({error}); see `pgm cache verify`") from error
 

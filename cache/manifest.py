@@ -72,7 +72,7 @@ def write_dataset(folder: Path, card: DatasetCard, samples: pa.Table) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / SAMPLES, samples)
     files = [record_file(folder, SAMPLES).as_list()]
-    write_sealed_json(folder / CARD, {"pgm_dataset": 1, "files": files, **asdict(card)})
+    write_sealed_json(folder / CARD, {"pgm_dataset": 1, "files": files, **asdict(card)}, sync=True)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,18 @@ from .errors import CorruptStore
 MAP_FIXED = 0x10
 FAILED = ctypes.c_void_p(-1).value
 
+MISSING = "{} is missing; `pgm cache verify` lists the samples it held"
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]
+
+
+def require_files(folder: Path, names: list[str]) -> None:
+    """CorruptStore when one of a store's files is missing."""
+    for name in names:
+        if not (folder / name).exists():
+            raise CorruptStore(MISSING.format(folder / name))
 
 
 def map_file(path: Path) -> npt.NDArray[np.uint8]:
@@ -29,7 +38,7 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError as error:
-        raise CorruptStore(f"{path} is missing; `pgm cache verify` lists the samples it held") from error
+        raise CorruptStore(MISSING.format(path)) from error
     try:
         size = os.fstat(descriptor).st_size
         if not size:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .encoding import Array, decode
+from .errors import CorruptStore
 from .hdf5_format import Hdf5Format
 from .layout import Int64s, Layout
 from .zarr_format import ZarrFormat
@@ -62,6 +63,7 @@ class ArrayReader:
         self._layout, self._files, self._name = layout, files, name
         self._mappable = layout.codec == "none" or name == "scales"
         self._maps: list[Array | None] = [None] * layout.shards
+        self._seen = [False] * layout.shards
         self._empty = np.empty((0, width), dtype)
         self._row_bytes = width * dtype.itemsize
         self._array: Any = None
@@ -133,7 +135,21 @@ class ArrayReader:
     def _decoded(self, start: int, stop: int) -> Array:
         if self._array is None:
             self._array = self._files.open_array(self._name)
-        return np.asarray(self._array[start:stop])
+        size = self._layout.shard_tokens
+        shards = range(start // size, (stop - 1) // size + 1)
+        for shard in shards:
+            # zarr and h5py would read a missing file as fill values.
+            if not self._seen[shard]:
+                self._files.require_shard(self._layout, shard)
+                self._seen[shard] = True
+        try:
+            return np.asarray(self._array[start:stop])
+        except (OSError, RuntimeError, ValueError) as error:
+            path = self._files.folder
+            raise CorruptStore(
+                f"shards {shards.start} to {shards.stop - 1} of {path} cannot be decoded ({error}); "
+                "`pgm cache verify` names the damaged one"
+            ) from error
 
 
 def _runs(begins: Int64s, ends: Int64s, chunk: int, largest: int) -> list[tuple[int, int]]:

@@ -106,9 +106,10 @@ def layout_of(info: StoreInfo) -> Layout:
     except FileNotFoundError as error:
         raise CorruptStore(f"{info.path / files.offsets_file} is missing; run `pgm cache verify`") from error
     summary = info.layout
-    if len(offsets) == summary["samples"] + 1 and int(offsets[-1]) == summary["tokens"]:
+    lengths = offsets[1:] - offsets[:-1]
+    if len(lengths) == summary["samples"] and lengths.min(initial=0) >= 0:
         options = (summary["dim"], summary["shard_tokens"], summary["format"], summary["codec"], summary["stored"])
-        layout = Layout(offsets[1:] - offsets[:-1], *options)
+        layout = Layout(lengths, *options)
         if layout.lengths_digest == summary["lengths"] and np.array_equal(layout.offsets, offsets):
             return layout
     raise CorruptStore(
@@ -132,7 +133,7 @@ def write_info(info: StoreInfo, name: str = STORE) -> None:
     }
     if info.int8_error is not None:
         value["int8_error"] = dict(info.int8_error)
-    write_sealed_json(info.path / name, value)
+    write_sealed_json(info.path / name, value, sync=name == STORE)
 
 
 def read_info(folder: Path) -> StoreInfo:

@@ -18,7 +18,7 @@ from zarr.storage import LocalStore, MemoryStore
 from .encoding import Array, Encoded
 from .errors import CorruptStore
 from .layout import Layout
-from .mapping import map_file
+from .mapping import map_file, require_files
 
 GROUP = "features.zarr"
 ABSENT = 2**64 - 1
@@ -94,6 +94,10 @@ class ZarrFormat:
             return None
         count = (stop - start) * layout.dim
         return np.frombuffer(mapped, layout.dtype, count=count).reshape(-1, layout.dim)
+
+    def require_shard(self, layout: Layout, shard: int) -> None:
+        """CorruptStore when a file of the shard is missing."""
+        require_files(self.folder, self.shard_files(layout, shard))
 
     def open_array(self, array: str) -> Any:
         """The array through zarr-python: slices decode whole chunks."""
