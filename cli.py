@@ -4,22 +4,52 @@ codes."""
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import typer
 
+from .cache.commands import cache_app
 from .cache.errors import PgMError
 from .pipeline import commands as pipeline_commands
+from .trainer import commands as trainer_commands
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Run the frozen encoders once, keep their tokens in a checkable cache, train multimodal heads from it in minutes.",
-    epilog="Start with: pgm extract digits && pgm train --cached",
+    help="Run the frozen encoders once, keep their tokens in a checkable cache, train multimodal heads from it.",
+    epilog="Example:  pgm extract digits && pgm train --cached",
 )
-app.command("extract", epilog=pipeline_commands.EXAMPLE)(pipeline_commands.extract_command)
-
 INTERRUPTED = 130
+
+
+def _extract_missing(features: Path, dataset: str | None) -> None:
+    """The one place where training reaches for stage 1; the rooms themselves never import each other."""
+    from .console import ExtractionDisplay
+    from .pipeline.extraction import extract_missing
+
+    with ExtractionDisplay() as display:
+        extract_missing(features, dataset, display)
+
+
+@app.command("demo", epilog="Example:  pgm demo")
+def demo_command(
+    features: pipeline_commands.FeaturesOption = Path("features"),
+    runs: trainer_commands.RunsOption = Path("runs"),
+    workers: pipeline_commands.WorkersOption = None,
+) -> None:
+    """Extract, train and compare on the embedded digits: under two minutes on two cores."""
+    from .demo import demo
+
+    demo(features, runs, workers)
+
+
+app.command("extract", epilog=pipeline_commands.EXAMPLE)(pipeline_commands.extract_command)
+app.command("train", epilog=trainer_commands.TRAIN_EXAMPLE)(trainer_commands.make_train_command(_extract_missing))
+app.command("evaluate", epilog=trainer_commands.EVALUATE_EXAMPLE)(trainer_commands.evaluate_command)
+app.command("predict", epilog=trainer_commands.PREDICT_EXAMPLE)(trainer_commands.predict_command)
+app.add_typer(trainer_commands.runs_app, name="runs")
+app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:

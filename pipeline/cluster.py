@@ -30,7 +30,7 @@ class DaskExecutor:
     def __init__(self, workers: int | None = None, address: str | None = None) -> None:
         if workers is not None and workers < 1:
             raise UserError(f"--workers {workers}: at least one worker is needed.")
-        self.workers = workers or default_workers()
+        self.workers: int = default_workers() if workers is None else workers
         self.address = address
         self._client: Any = None
         self._cluster: Any = None
@@ -74,13 +74,19 @@ class DaskExecutor:
                 raise UserError(f"No Dask scheduler answers at {self.address}: {error}") from error
             return self._client
         # One thread a worker: decoding has threads of its own, and zarr-python and torch are told to add none.
-        self._cluster = LocalCluster(
-            n_workers=self.workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,
-        )
+        try:
+            self._cluster = LocalCluster(
+                n_workers=self.workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.ERROR,
+            )
+        except RuntimeError as error:
+            raise RunFailed(
+                f"Dask could not start {self.workers} worker processes: {error} In a script of your own, call extract "
+                "under `if __name__ == '__main__':`; --executor serial needs no workers."
+            ) from error
         self._client = Client(self._cluster)
         return self._client
 
@@ -104,7 +110,7 @@ def default_workers() -> int:
     return torch.cuda.device_count() or len(os.sched_getaffinity(0))
 
 
-class _EncoderPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed ships no types
+class _EncoderPlugin(WorkerPlugin):
     """Holds a job and its encoder in a worker process. Setup stays light: the encoder is built by the first task."""
 
     def __init__(self, job: EncodeJob) -> None:

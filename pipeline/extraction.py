@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..cache import FeatureWriter, open_features, write_dataset
+from ..cache import FeatureWriter, list_datasets, open_dataset, open_features, write_dataset
 from ..cache.errors import NotFound, StoreIncomplete, TooManyFailures, UserError
 from .collection import Collection
+from .datasets import ADAPTERS, load_dataset
 from .encoders import EncoderSpec, FrozenEncoder, build_encoder
 from .events import Finished, Listener, Planned, ShardWritten, ignore
 from .execute import Executor, make_executor
@@ -62,6 +63,39 @@ def extract(
         ]
     finally:
         executor.close()
+
+
+def missing_modalities(features: Path, dataset: str) -> list[str]:
+    """The modalities of a known dataset with no finished store under `features`; none for a dataset of one's own."""
+    adapter = ADAPTERS.get(dataset)
+    if adapter is None:
+        return []
+    stores = open_dataset(features, dataset).stores if dataset in list_datasets(features) else []
+    finished = {info.identity.modality for info in stores if info.complete}
+    return [modality for modality in adapter.modalities if modality not in finished]
+
+
+def extract_missing(features: Path, dataset: str | None, listen: Listener = ignore) -> None:
+    """What `pgm train` does first without --cached: encode, with default options, what has no finished store.
+
+    Raises UserError where that needs a folder of raw media, saying which command takes it.
+    """
+    cached = list_datasets(features)
+    if dataset is None and len(cached) == 1:
+        [dataset] = cached
+    if dataset is None:
+        # Several cached, or none: choosing is the trainer's question, and its answer says how.
+        return
+    missing = missing_modalities(features, dataset)
+    if not missing:
+        return
+    adapter = ADAPTERS[dataset]
+    if adapter.default_root is None:
+        raise UserError(
+            f"{dataset!r} has no {' and no '.join(missing)} features under {features} yet, and its raw media lie in a "
+            f"folder of yours: run {adapter.example} --features {features}"
+        )
+    extract(load_dataset(dataset).only(missing), features, listen=listen)
 
 
 def _extract_modality(

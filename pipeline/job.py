@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def encode_shard(job: EncodeJob, encoder: FrozenEncoder, shard: int) -> ShardRes
                     failures[row] = f"the source changed during the run, or its header is wrong: {planned}"
                     continue
                 _place(values, tokens, int(job.layout.offsets[row]) - start)
-    write_shard(job.store, shard, tokens, failures)
+    write_shard(Path(job.store), shard, tokens, failures)
     ends_here = sum(1 for row in rows if job.layout.offsets[row + 1] <= stop)
     return ShardResult(shard, ends_here, len(failures), time.perf_counter() - began)
 

@@ -24,6 +24,7 @@ class Adapter:
     name: str
     summary: str
     example: str
+    modalities: tuple[str, ...]
     load: Callable[[Path], Collection]
     default_root: Path | None = None
 
@@ -31,8 +32,15 @@ class Adapter:
 ADAPTERS: dict[str, Adapter] = {
     adapter.name: adapter
     for adapter in (
-        Adapter("digits", digits.SUMMARY, "pgm extract digits", digits.load, default_root=Path("data/digits")),
-        Adapter("av_mnist", av_mnist.SUMMARY, "pgm extract av_mnist --root DIR", av_mnist.load),
+        Adapter(
+            "digits",
+            digits.SUMMARY,
+            "pgm extract digits",
+            ("text", "audio", "vision"),
+            digits.load,
+            default_root=Path("data/digits"),
+        ),
+        Adapter("av_mnist", av_mnist.SUMMARY, "pgm extract av_mnist --root DIR", ("audio", "vision"), av_mnist.load),
     )
 }
 

@@ -127,7 +127,7 @@ def tone(digit: int, rng: np.random.Generator) -> np.ndarray:
         start = int(rng.integers(0, len(time)))
         wave[start : start + int(rng.uniform(0.1, 0.4) * SAMPLE_RATE)] = 0.0
     wave = 0.2 * wave + rng.normal(0, rng.uniform(0.05, 0.35), len(time))
-    return np.clip(wave, -1, 1)
+    return np.asarray(np.clip(wave, -1, 1))
 
 
 def text(digit: int, rng: np.random.Generator) -> str:

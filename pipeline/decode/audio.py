@@ -47,7 +47,7 @@ def _read_soundfile(data: bytes, seconds: float) -> tuple[np.ndarray, int]:
 
 def _read_av(data: bytes, seconds: float) -> tuple[np.ndarray, int]:
     try:
-        with av.open(io.BytesIO(data)) as container:
+        with av.open(io.BytesIO(data), mode="r") as container:
             if not container.streams.audio:
                 raise DecodeError("no sound track")
             stream = container.streams.audio[0]

@@ -39,7 +39,7 @@ def decode_frames(data: bytes, count: int) -> list[Image.Image]:
 
 def _frame_count(data: bytes) -> int:
     """Frames that decode: containers' own counts are often absent or wrong."""
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), mode="r") as container:
         if not container.streams.video:
             raise DecodeError("no video track")
         stream = container.streams.video[0]
@@ -56,7 +56,7 @@ def _frame_count(data: bytes) -> int:
 
 def _frames(data: bytes, wanted: list[int]) -> list[Image.Image]:
     found: dict[int, Image.Image] = {}
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), mode="r") as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         for number, frame in enumerate(container.decode(stream)):

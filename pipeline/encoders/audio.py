@@ -36,10 +36,6 @@ class SpectrogramEncoder(FrozenEncoder):
         chunk = getattr(extractor, "chunk_length", None)
         self.seconds = float(chunk) if chunk else extractor.max_length * HOP_SECONDS + WINDOW_SECONDS
 
-    @property
-    def dim(self) -> int:
-        return int(self.model.config.hidden_size)
-
     def decode(self, media: Media) -> np.ndarray:
         """(T, F) float32 log-mel frames; the costly part of preprocessing belongs to the item, not to the batch."""
         wave = decode_audio(media.read(), self.rate, self.seconds)

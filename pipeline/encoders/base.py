@@ -46,6 +46,7 @@ class FrozenEncoder(ABC):
         if self.pooling == "cls" and not self.has_cls:
             raise UserError(f"--pool cls: {name} has no CLS token. Use --pool mean or tokens:K.")
         self.model = model.eval().requires_grad_(False)
+        self.config: Any = model.config
         self.weights_digest = digest_weights(self.model)
         self.model.to(self.device, self.compute)
         self._forward: Callable[..., Any] = torch.compile(self.model) if spec.compile else self.model
@@ -68,11 +69,6 @@ class FrozenEncoder(ABC):
     def processing(self) -> Mapping[str, Any]:
         """What of decoding and preprocessing decides the numbers, as JSON-able values."""
 
-    @property
-    @abstractmethod
-    def dim(self) -> int:
-        """Width D of a token."""
-
     def token_lengths(self, batch: Batch) -> list[int]:
         """Valid tokens of each row of the model's output."""
         if "attention_mask" in batch:
@@ -80,6 +76,11 @@ class FrozenEncoder(ABC):
         return [-1] * len(next(iter(batch.values())))
 
     # What all share.
+
+    @property
+    def dim(self) -> int:
+        """Width D of a token."""
+        return int(self.config.hidden_size)
 
     @cached_property
     def batch_size(self) -> int:

@@ -35,10 +35,6 @@ class TextEncoder(FrozenEncoder):
         own_limit = int(min(tokenizer.model_max_length, LONGEST))
         self.max_tokens = min(self.spec.max_tokens, own_limit) if self.spec.max_tokens else own_limit
 
-    @property
-    def dim(self) -> int:
-        return int(self.model.config.hidden_size)
-
     def decode(self, media: Media) -> str:
         return decode_text(media.read())
 

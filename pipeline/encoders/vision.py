@@ -25,10 +25,6 @@ class VisionEncoder(FrozenEncoder):
         self.has_cls = has_cls
         super().__init__(*args, **kwargs)
 
-    @property
-    def dim(self) -> int:
-        return int(self.model.config.hidden_size)
-
     def decode(self, media: Media) -> list[Image.Image]:
         if isinstance(media, ArrayMedia):
             array = np.load(io.BytesIO(media.read()), allow_pickle=False)

@@ -33,12 +33,9 @@ class WaveformEncoder(FrozenEncoder):
         self.extractor = extractor
         super().__init__(*args, **kwargs)
         self.rate = int(extractor.sampling_rate)
-        config = self.model.config
-        self.convolutions = list(zip(config.conv_kernel, config.conv_stride, strict=True))
-
-    @property
-    def dim(self) -> int:
-        return int(self.model.config.hidden_size)
+        kernels: list[int] = self.config.conv_kernel
+        strides: list[int] = self.config.conv_stride
+        self.convolutions = list(zip(kernels, strides, strict=True))
 
     def decode(self, media: Media) -> np.ndarray:
         """(n,) float32, normalised as the extractor does, cut to the samples its tokens see."""
@@ -62,7 +59,7 @@ class WaveformEncoder(FrozenEncoder):
             return len(decode_audio(data, self.rate, MAX_SECONDS))
         if info.frames == 0:
             raise DecodeError("no sound in it: zero samples")
-        return min(-(-info.frames * self.rate // info.samplerate), int(MAX_SECONDS * self.rate))
+        return min(-(-int(info.frames) * self.rate // int(info.samplerate)), int(MAX_SECONDS * self.rate))
 
     def _at_least_one_token(self, wave: np.ndarray) -> np.ndarray:
         return np.pad(wave, (0, max(0, self._samples_seen(1) - len(wave))))
