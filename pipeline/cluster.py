@@ -48,8 +48,8 @@ class DaskExecutor:
         try:
             for future in running:
                 yield future.result()
-                if (shard := next(waiting, None)) is not None:
-                    running.add(self._submit(plugin.name, shard))
+                if (following := next(waiting, None)) is not None:
+                    running.add(self._submit(plugin.name, following))
         except KilledWorker as error:
             raise RunFailed(
                 f"Workers died again and again on one shard of {job.modality} ({error.args[0]}). Finished shards are "

@@ -61,7 +61,7 @@ def _frames(data: bytes, wanted: list[int]) -> list[Image.Image]:
         stream.thread_type = "AUTO"
         for number, frame in enumerate(container.decode(stream)):
             if number in wanted:
-                found[number] = frame.to_image()
+                found[number] = frame.to_image()  # type: ignore[no-untyped-call]
             if len(found) == len(set(wanted)):
                 break
     return [found[number] for number in wanted]
