@@ -74,7 +74,7 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def project(self, x: Float[Tensor, "T D"], mask: ScoreMask) -> Float[Tensor, "T 3D"]:
+    def project(self, x: Float[Tensor, "T D"], mask: ScoreMask) -> Float[Tensor, "T 3*D"]:
         if mask.query_key is None:
             qkv: Tensor = self.qkv(x)
             return qkv
@@ -112,7 +112,7 @@ class ChannelAttention(SelfAttention):
         parts = layout.split(self.qkv(x))
         return [b.padded(part) for b, part in zip(layout.buckets, parts, strict=True)]
 
-    def _across(self, bucket: Bucket, qkv: Float[Tensor, "R S 3D"], bias: Tensor | None) -> Float[Tensor, "R S D"]:
+    def _across(self, bucket: Bucket, qkv: Float[Tensor, "R S E"], bias: Tensor | None) -> Float[Tensor, "R S E//3"]:
         rows, length, width = qkv.shape
         head = width // 3 // self.heads
         # (R, heads, D/heads, S): features as the attended axis.

@@ -7,7 +7,7 @@ is an ablation, so a configuration says by itself how far it is from the paper. 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 from ...cache.errors import UserError
 
@@ -133,12 +133,12 @@ class PgMConfig:
             raise UserError("Dropping both the uni-modal and the paired-modal branch leaves nothing to fuse.")
 
     @classmethod
-    def small(cls, modalities: Mapping[str, int], **changes: Any) -> Self:
+    def small(cls, modalities: Mapping[str, int], **changes: Any) -> "PgMConfig":
         """The preset for two CPU cores: width 64, 4 heads, feed-forward 128, the paper's three iterations."""
         return cls(modalities, **({"dim": 64, "heads": 4, "feedforward": 128} | changes))
 
     @classmethod
-    def paper(cls, modalities: Mapping[str, int], **changes: Any) -> Self:
+    def paper(cls, modalities: Mapping[str, int], **changes: Any) -> "PgMConfig":
         """The paper's sizes (section 4.2, Table 5): width 768, 12 heads, feed-forward 3072, three iterations."""
         return cls(modalities, **changes)
 

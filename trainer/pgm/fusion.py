@@ -8,7 +8,7 @@ Cost at width 768: 17.7M parameters for two modalities, 18.9M for three, which t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -64,14 +64,14 @@ class FusionConfig:
             raise UserError("A fusion head needs at least one modality and one branch.")
 
     @classmethod
-    def small(cls, modalities: Sequence[str], classes: int, **changes: Any) -> Self:
+    def small(cls, modalities: Sequence[str], classes: int, **changes: Any) -> "FusionConfig":
         """Matches PgMConfig.small: width 64, 4 heads, feed-forward 128, eight positions."""
         return cls(
             modalities, **({"classes": classes, "dim": 64, "heads": 4, "feedforward": 128, "length": 8} | changes)
         )
 
     @classmethod
-    def paper(cls, modalities: Sequence[str], classes: int, **changes: Any) -> Self:
+    def paper(cls, modalities: Sequence[str], classes: int, **changes: Any) -> "FusionConfig":
         """Matches PgMConfig.paper; 50 positions are what the paper's vision encoder emits."""
         return cls(modalities, classes=classes, **changes)
 

@@ -62,8 +62,13 @@ def gate_report(model: PgM, data: Iterable[Batch], iteration: int = -1) -> dict[
         model.train(training)
     if not any(samples.values()):
         raise UserError("gate_report was given no sample; pass at least one batch of (tokens, masks).")
-    per_cent = {m: (100 * sums[m] / counts[m]).tolist() for m in sums if samples[m]}
-    return {m: GateShares(*values, samples=samples[m]) for m, values in per_cent.items()}
+    return {m: per_cent(sums[m] / counts[m], samples[m]) for m in sums if samples[m]}
+
+
+def per_cent(shares: Tensor, samples: int) -> GateShares:
+    """The seven shares (0 to 1, in GateShares' order) as one row."""
+    uni, paired, hard_uni, hard_paired, overlap, gap, undecided = (100 * shares).tolist()
+    return GateShares(uni, paired, hard_uni, hard_paired, overlap, gap, undecided, samples)
 
 
 def real_rows(gates: Gates, mask: Tensor | None, tokens: Tensor) -> tuple[Gates, int]:

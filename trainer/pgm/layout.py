@@ -9,12 +9,10 @@ tokens on the host, one synchronisation a masked modality on a GPU.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate, groupby
-from typing import Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
@@ -54,7 +52,7 @@ class Bucket:
         rows = self.unpack(flat)
         return rows if self.mask is None or self.index is not None else rows * self.mask.unsqueeze(2)
 
-    def spread(self, rows: Float[Tensor, "R C"]) -> Float[Tensor, "T C"]:
+    def spread(self, rows: Shaped[Tensor, "R C"]) -> Shaped[Tensor, "T C"]:
         """A row's values at each of its tokens; not for packed buckets."""
         return rows.unsqueeze(1).expand(self.rows, self.length, rows.shape[1]).reshape(-1, rows.shape[1])
 
@@ -96,48 +94,45 @@ class TokenLayout:
     """The tokens of M modalities of B samples, flat and modality-major.
 
     segments: one bucket a modality. buckets: the same tokens, equal neighbours merged. present: (R,) which rows have
-    tokens.
+    tokens. counts: (R, 1) how many, at least 1. rows: each flat token's row, where gathering by it beats working bucket
+    by bucket.
     """
 
     batch: int
     segments: tuple[Bucket, ...]
     buckets: tuple[Bucket, ...]
     present: Bool[Tensor, " R"]
+    counts: Int[Tensor, "R 1"]
+    rows: Int[Tensor, " T"] | None
 
     @classmethod
     def build(
-        cls, lengths: Sequence[int], masks: Sequence[Bool[Tensor, "B S"] | None], batch: int, device: torch.device
-    ) -> Self:
-        """Lay out modalities of `lengths` padded tokens each; a mask of None means that every token is real."""
+        cls,
+        lengths: Sequence[int],
+        masks: Sequence[Bool[Tensor, "_ _"] | None],
+        batch: int,
+        device: torch.device,
+    ) -> "TokenLayout":
+        """Lay out modalities of `lengths` padded tokens each; a (B, S) mask of None means that every token is real."""
         segments = tuple(bucket_of(batch, n, mask) for n, mask in zip(lengths, masks, strict=True))
-        everyone = torch.ones(batch, dtype=torch.bool, device=device)
-        present = torch.cat([everyone if s.mask is None else s.mask.any(1) for s in segments])
+        counts = joined([token_counts(s, device) for s in segments])
+        return cls._of(batch, segments, counts > 0, counts.clamp(min=1).unsqueeze(1))
+
+    @classmethod
+    def _of(cls, batch: int, segments: tuple[Bucket, ...], present: Tensor, counts: Tensor) -> "TokenLayout":
         alike = groupby(segments, key=lambda s: (s.length, s.mask is None, s.index is None))
-        return cls(batch, segments, tuple(merged(list(group)) for _, group in alike), present)
+        buckets = tuple(merged(list(group)) for _, group in alike)
+        rows = None
+        if not torch.compiler.is_compiling() and (len(buckets) > 1 or buckets[0].index is not None):
+            starts = accumulate((b.rows for b in buckets), initial=0)
+            rows = joined([b.row_of_token(present.device) + i for b, i in zip(buckets, starts, strict=False)])
+        return cls(batch, segments, buckets, present, counts, rows)
 
     @property
     def tokens(self) -> int:
         return sum(bucket.tokens for bucket in self.buckets)
 
-    @cached_property
-    def rows(self) -> Int[Tensor, " T"] | None:
-        """Each flat token's row, where gathering by it beats working bucket by bucket."""
-        if torch.compiler.is_compiling() or (len(self.buckets) == 1 and self.buckets[0].index is None):
-            return None
-        starts = accumulate((b.rows for b in self.buckets), initial=0)
-        named = zip(self.buckets, starts, strict=False)
-        return joined([b.row_of_token(self.present.device) + start for b, start in named])
-
-    @cached_property
-    def counts(self) -> Int[Tensor, "R 1"]:
-        """The number of real tokens of each row; 1 without any."""
-        counts = [
-            s.mask.sum(1) if s.mask is not None else torch.full((s.rows,), s.length, device=self.present.device)
-            for s in self.segments
-        ]
-        return joined(counts).clamp(min=1).unsqueeze(1)
-
-    def split(self, flat: Float[Tensor, "T C"]) -> tuple[Tensor, ...]:
+    def split(self, flat: Float[Tensor, "T ..."]) -> tuple[Tensor, ...]:
         """The flat tokens of each bucket."""
         return parts_of(flat, [b.tokens for b in self.buckets])
 
@@ -152,7 +147,7 @@ class TokenLayout:
     def pack(self, rows: Sequence[Float[Tensor, "_ _ C"]]) -> Float[Tensor, "T C"]:
         return joined([b.pack(x) for b, x in zip(self.buckets, rows, strict=True)])
 
-    def spread(self, rows: Float[Tensor, "R C"]) -> Float[Tensor, "T C"]:
+    def spread(self, rows: Shaped[Tensor, "R C"]) -> Shaped[Tensor, "T C"]:
         """Every row's values, repeated at its tokens."""
         if self.rows is not None:
             return rows.index_select(0, self.rows)
@@ -169,15 +164,25 @@ class TokenLayout:
         """The flat tokens of each modality."""
         return parts_of(flat, [s.tokens for s in self.segments])
 
+    def rows_by_modality(self, rows: Float[Tensor, "R C"]) -> tuple[Float[Tensor, "B C"], ...]:
+        """The rows of each modality."""
+        return parts_of(rows, [s.rows for s in self.segments])
+
     def padded(self, flat: Float[Tensor, "T C"]) -> list[Float[Tensor, "B _ C"]]:
         """One (B, S_m, C) tensor a modality, zeros in the padding."""
         return [s.padded(x) for s, x in zip(self.segments, self.by_modality(flat), strict=True)]
 
     def of_modality(self, position: int) -> "TokenLayout":
         """The layout of one modality's tokens alone."""
-        segment = self.segments[position]
         rows = slice(position * self.batch, (position + 1) * self.batch)
-        return TokenLayout(self.batch, (segment,), (segment,), self.present[rows])
+        return self._of(self.batch, (self.segments[position],), self.present[rows], self.counts[rows])
+
+
+def token_counts(bucket: Bucket, device: torch.device) -> Int[Tensor, " R"]:
+    """The number of real tokens of each row."""
+    if bucket.mask is not None:
+        return bucket.mask.sum(1)
+    return torch.full((bucket.rows,), bucket.length, device=device)
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

@@ -15,8 +15,9 @@ from .layout import TokenLayout
 
 def per_modality(rows: Float[Tensor, " R"], layout: TokenLayout) -> tuple[Float[Tensor, " M"], Bool[Tensor, " M"]]:
     """Average over the samples that have the modality, and which modalities any sample has."""
-    present = layout.present.view(-1, layout.batch)
-    total = (rows.view(-1, layout.batch) * present.to(rows.dtype)).sum(1)
+    modalities = len(layout.segments)
+    present = layout.present.view(modalities, layout.batch)
+    total = (rows.view(modalities, layout.batch) * present.to(rows.dtype)).sum(1)
     return total / present.sum(1).clamp(min=1).to(rows.dtype), present.any(1)
 
 
@@ -53,8 +54,8 @@ class Classifiers(nn.Module):
 
     def uni(self, u: Float[Tensor, "_ D"], layout: TokenLayout) -> Float[Tensor, ""]:
         """UFC: name the modality from its uni-modal features (rows, or tokens by loss_level)."""
-        rows = layout.present.shape[0]
-        target = torch.arange(rows // layout.batch, device=u.device).repeat_interleave(layout.batch)
+        modality = torch.arange(len(layout.segments), device=u.device)
+        target = modality.unsqueeze(1).expand(-1, layout.batch).reshape(-1)
         return mean_over_modalities(self._entropy(self.modality(u), target, layout), layout)
 
     def paired(self, u: Float[Tensor, "_ D"] | None, p: Float[Tensor, "_ D"], layout: TokenLayout) -> Float[Tensor, ""]:

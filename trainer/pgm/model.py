@@ -186,7 +186,7 @@ class PgM(
         """Eq. 1 for all modalities: (R, D) gates, or (T, D) for gate_scope="token"."""
         by_token = self.config.gate_scope == "token"
         whole = [x if by_token else layout.mean(x) for x in (u, p, original)]
-        parts = [layout.by_modality(x) if by_token else torch.split(x, layout.batch) for x in whole]
+        parts = [layout.by_modality(x) if by_token else layout.rows_by_modality(x) for x in whole]
         if self.config.share_partitioner:
             uni, paired = cast(Partitioner, self.partitioners[SHARED]).logits(*whole)
         else:
@@ -209,7 +209,7 @@ class PgM(
         if self.config.share_learners:
             y: Tensor = learners[SHARED](x, gate, layout)
             return y
-        gates = layout.by_modality(gate) if self.config.gate_scope == "token" else torch.split(gate, layout.batch)
+        gates = layout.by_modality(gate) if self.config.gate_scope == "token" else layout.rows_by_modality(gate)
         parts = zip(self.config.modalities, layout.by_modality(x), gates, strict=True)
         return joined([learners[m](y, g, layout.of_modality(i)) for i, (m, y, g) in enumerate(parts)])
 
@@ -253,7 +253,7 @@ class PgM(
         if self.config.gate_scope == "token":
             parts = [layout.padded(gates.uni), layout.padded(gates.paired)]
         else:
-            parts = [[g.unsqueeze(1) for g in torch.split(x, layout.batch)] for x in gates]
+            parts = [[g.unsqueeze(1) for g in layout.rows_by_modality(x)] for x in gates]
         return {m: Gates(a, b) for m, a, b in zip(self.config.modalities, *parts, strict=True)}
 
     def _output(
