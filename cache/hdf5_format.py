@@ -6,6 +6,7 @@ that the folder can move. Readers here map the parts at the offset HDF5 reports.
 """
 
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Hdf5Format:
         (self.folder / PARTS).mkdir(exist_ok=True)
         temporary = self.folder / f".{MAIN}.tmp"
         with h5py.File(temporary, "w", libver="v110") as file:
-            file.create_dataset("offsets", data=layout.offsets)
+            file.create_dataset("offsets", data=layout.offsets, track_times=False)
             fill = 0 if layout.stored == "int8" else np.nan
             add_virtual(file, "tokens", layout, layout.dim, layout.dtype, fill)
             if layout.stored == "int8":
@@ -107,14 +108,26 @@ def open_h5(path: Path) -> h5py.File:
 
 def add_virtual(file: h5py.File, name: str, layout: Layout, width: int, dtype: np.dtype[Any], fill: float) -> None:
     """One logical (T, width) dataset over the parts; rows of a missing part read as `fill`."""
-    virtual = h5py.VirtualLayout(shape=(layout.total, width), dtype=dtype)
+    if not layout.shards:
+        file.create_dataset(name, shape=(0, width), dtype=dtype, track_times=False)
+        return
+    plan = untimed_plan()
+    plan.set_fill_value(np.array(fill, dtype))
+    whole = h5py.h5s.create_simple((layout.total, width))
     for shard in range(layout.shards):
         start, stop = layout.bounds(shard)
-        virtual[start:stop] = h5py.VirtualSource(part_name(shard), name, shape=(stop - start, width), dtype=dtype)
-    if layout.shards:
-        file.create_virtual_dataset(name, virtual, fillvalue=fill)
-    else:
-        file.create_dataset(name, shape=(0, width), dtype=dtype)
+        whole.select_hyperslab((start, 0), (stop - start, width))
+        part = h5py.h5s.create_simple((stop - start, width))
+        plan.set_virtual(whole, part_name(shard).encode(), name.encode(), part)
+    whole.select_all()
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), whole, plan)
+
+
+def untimed_plan() -> Any:
+    """Creation properties without timestamps: the same features are the same bytes."""
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_obj_track_times(False)
+    return plan
 
 
 def part_parts(arrays: dict[str, Array], scratch: Path) -> list[bytes | memoryview]:
@@ -137,10 +150,9 @@ def part_template(
     try:
         with h5py.File(path, "w") as file:
             for name, shape, dtype in datasets:
-                plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                plan = untimed_plan()
                 plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                 plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-                plan.set_obj_track_times(False)
                 space = h5py.h5s.create_simple(shape)
                 dataset = h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, plan)
                 places.append((dataset.get_offset(), int(np.prod(shape)) * np.dtype(dtype).itemsize))
@@ -150,5 +162,10 @@ def part_template(
                 pieces.append(image.read(offset - position))
                 position = image.seek(offset + size)
             return b"".join([*pieces, image.read()]), places
+    except RuntimeError as error:
+        # HDF5 reports what it meets while closing a file as a RuntimeError, with the system's number in the text.
+        if number := re.search(r"errno = (\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise
     finally:
         path.unlink(missing_ok=True)

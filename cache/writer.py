@@ -182,16 +182,13 @@ class FeatureWriter:
             write_info(self._info("writing"), PLAN)
 
     def _reopen(self, info: StoreInfo, taken: set[int]) -> None:
-        items = Items.read(self.path)
+        records = self._finished_records(info)
         shutil.rmtree(self.path / WRITING, ignore_errors=True)
         (self.path / RECORDS).mkdir(parents=True)
         (self.path / SCRATCH).mkdir()
-        failed = {row: items.error[row] for row in range(len(items.status)) if items.status[row] == "failed"}
-        for record in info.shards:
-            if record.shard not in taken:
-                rows = self.layout.samples_of(record.shard)
-                kept = replace(record, failures={row: failed[row] for row in rows if row in failed})
-                write_record(self.path, kept, self._plan)
+        for shard, record in records.items():
+            if shard not in taken:
+                write_record(self.path, record, self._plan)
         self._write_ids()
         write_info(self._info("writing"), PLAN)
         (self.path / STORE).unlink()
@@ -211,13 +208,29 @@ class FeatureWriter:
             leftover.unlink()
 
     def _records(self) -> dict[int, ShardRecord]:
-        """The records of this plan whose files are there in full."""
+        """The records of this plan whose files are there in full; those of store.json in a complete store."""
+        if (self.path / STORE).exists():
+            return self._finished_records(read_info(self.path))
         records = {}
         for path in (self.path / RECORDS).glob("*.json"):
             record = read_record(self.path, int(path.stem), self._plan)
             if record and all(_size(self.path / file.name) == file.bytes for file in record.files):
                 records[record.shard] = record
         return records
+
+    def _finished_records(self, info: StoreInfo) -> dict[int, ShardRecord]:
+        """A complete store's records; which samples failed in them stands in its items."""
+        items = Items.read(self.path)
+        failed = {row: items.error[row] for row, status in enumerate(items.status) if status == "failed"}
+        return {
+            record.shard: replace(
+                record,
+                failures={row: failed[row] for row in self.layout.samples_of(record.shard) if row in failed}
+                if failed
+                else {},
+            )
+            for record in info.shards
+        }
 
     def _drop_unsound_records(self) -> None:
         """Believe no record from before this process: read every finished shard and compare its checksum."""
@@ -252,6 +265,8 @@ def write_shard(path: Path, shard: int, tokens: Array, failures: Mapping[int, st
     start, stop = layout.bounds(shard)
     if tokens.shape != (stop - start, layout.dim):
         raise ValueError(f"shard {shard} takes tokens of shape {(stop - start, layout.dim)}, not {tokens.shape}")
+    if tokens.dtype.kind != "f":
+        raise ValueError(f"tokens are float16, float32 or float64, not {tokens.dtype}")
     tokens = _blanked(tokens, layout, shard, failures)
     if (unfit := unfit_rows(tokens, layout.stored)).size:
         raise RunFailed(_unfit_message(folder, layout, shard, tokens, unfit))

@@ -122,11 +122,9 @@ def test_a_read_only_folder_is_read_and_left_as_it_was(
                 "f = open_features(sys.argv[1]); print(f.gather(np.flatnonzero(f.available))[0].shape, f.ids[0])"
             )
             command = [sys.executable, "-c", code, str(made.path)]
-            if os.geteuid() == 0:  # permissions do not bind root; a user without rights does the reading
-                command = ["setpriv", "--reuid", "65534", "--clear-groups", *command]
-                tmp_path.parent.chmod(0o755)
-                tmp_path.parent.parent.chmod(0o755)
-                tmp_path.chmod(0o755)
+            if os.geteuid() == 0:  # root without the right to ignore permissions
+                rights = "-dac_override,-dac_read_search"
+                command = ["setpriv", "--bounding-set", rights, "--inh-caps", rights, *command]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.stdout.split("\n")[0] == "(75, 6) clip/0", done.stderr
         finally:
