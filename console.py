@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from .pipeline.events import Event, Finished, Note, Planned, ShardWritten
 
 LINE_EVERY_SECONDS = 5.0
+if TYPE_CHECKING:
+    from .pipeline.dry_run import Forecast
+
+OFF_TERMINAL_WIDTH = 160
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -19,7 +28,7 @@ class ExtractionDisplay:
     """A listener for the pipeline's events; use it as a context manager."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = wide_console(stderr=True)
         self.bars = Progress(
             TextColumn("{task.description:>8}"),
             BarColumn(),
@@ -53,12 +62,28 @@ class ExtractionDisplay:
             case Note():
                 self.console.print(event.text)
 
+    def summary(self, stores: Sequence[Finished]) -> None:
+        """A closing table, one row a modality."""
+        table = Table(box=box.SIMPLE)
+        for name in ("modality", "samples", "failed", "missing", "tokens", "size", "samples/s", "store"):
+            table.add_column(name, justify="left" if name in ("modality", "store") else "right", overflow="fold")
+        for store in stores:
+            rate = "there" if store.reused else f"{store.samples / max(store.seconds, 1e-9):,.0f}"
+            counts = (f"{store.samples:,}", str(store.failed), str(store.missing), f"{store.tokens:,}")
+            table.add_row(store.modality, *counts, in_bytes(store.bytes), rate, Path(store.store).name)
+        self.console.print(table)
+        if any(store.failed for store in stores):
+            self.console.print(
+                "Failed items stand with their reasons in their store's items.parquet; --retry-failed tries them again."
+            )
+
     def _planned(self, plan: Planned) -> None:
         weights = " (random weights, not pretrained)" if plan.random_weights else ""
         self.console.print(
             f"{plan.modality}: {plan.encoder}{weights}, {plan.samples:,} samples, "
             f"{plan.tokens:,} tokens of {plan.dim}, {in_bytes(plan.bytes)} in {plan.shards} shards"
             + (f", {plan.shards_done} done" if plan.shards_done else "")
+            + (f", {plan.reused:,} samples kept from another store" if plan.reused else "")
         )
         self.samples = plan.samples
         self.done = round(plan.samples * plan.shards_done / plan.shards) if plan.shards else 0
@@ -88,6 +113,47 @@ class ExtractionDisplay:
         failed = f", {store.failed} failed" if store.failed else ""
         said = "already there" if store.reused else f"done in {store.seconds:.1f} s"
         self.console.print(f"{store.modality}: {said}{failed} -> {store.store}")
+
+
+def forecast_table(rows: Sequence[Forecast], workers: int) -> None:
+    """`pgm extract --dry-run` for people, on stdout."""
+    table = Table(title="Nothing is written. What extraction would take:", title_justify="left", box=box.SIMPLE)
+    for name in ("modality", "encoder", "samples", "tokens", "longest", "D", "size", "shards", "time"):
+        table.add_column(name, justify="left" if name in ("modality", "encoder") else "right")
+    for row in rows:
+        samples = f"{row.samples:,}" + (f" ({row.unusable} unusable)" if row.unusable else "")
+        took = (
+            "already there" if row.state == "complete" else "unknown" if row.seconds is None else in_time(row.seconds)
+        )
+        table.add_row(
+            row.modality,
+            row.encoder + (" (random weights)" if row.random_weights else ""),
+            samples,
+            f"{row.tokens:,}",
+            str(row.longest),
+            str(row.dim),
+            in_bytes(row.bytes),
+            str(row.shards),
+            took,
+        )
+    out = wide_console()
+    out.print(table)
+    out.print(f"{workers} workers; {in_bytes(rows[0].free)} free on the disk. Times are estimated from one batch each.")
+
+
+def wide_console(stderr: bool = False) -> Console:
+    """A console as wide as its terminal; off a terminal wide enough that no table is folded."""
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = OFF_TERMINAL_WIDTH
+    return console
+
+
+def in_time(seconds: float) -> str:
+    """A duration for people: 40 s, 3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def in_bytes(count: float) -> str:

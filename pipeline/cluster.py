@@ -1,49 +1,74 @@
-"""Shards on Dask workers: a LocalCluster of processes, or any running scheduler by its address.
+"""Shards on Dask workers: local processes, one a GPU where there are GPUs, or any running scheduler.
 
 The encoder is built once per worker by a plugin; a task carries only its shard's number; a bounded window of futures
-keeps the scheduler small. A lost worker costs the shard it was writing, which Dask gives to another.
+keeps the scheduler small. A lost worker costs the shard it was writing, which Dask gives to another. Scheduler, workers
+and dashboard of a local cluster listen on loopback alone.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, as_completed, get_worker
+from distributed import (
+    Client,
+    KilledWorker,
+    LocalCluster,
+    Nanny,
+    Scheduler,
+    SpecCluster,
+    WorkerPlugin,
+    as_completed,
+    get_worker,
+)
 
 from ..cache.errors import RunFailed, UserError
 from .encoders import FrozenEncoder
+from .events import Listener, Note
 from .job import EncodeJob, ShardResult, encode_shard
 
 TASKS_PER_WORKER = 2
+LOOPBACK = "127.0.0.1"
 
 
 class DaskExecutor:
-    """Shards on Dask workers: `workers` local processes, or those of the scheduler at `address`.
+    """Shards on `workers` local processes, or on those of a running scheduler.
 
+    scheduler: its address, tcp://host:port. scheduler_file: the JSON file `dask scheduler --scheduler-file` writes.
     The cluster starts with the first job that has work to do.
     """
 
-    def __init__(self, workers: int | None = None, address: str | None = None) -> None:
+    def __init__(
+        self, workers: int | None = None, scheduler: str | None = None, scheduler_file: str | None = None
+    ) -> None:
         if workers is not None and workers < 1:
             raise UserError(f"--workers {workers}: at least one worker is needed.")
+        if scheduler and scheduler_file:
+            raise UserError("--scheduler and --scheduler-file were both given: they name one scheduler; choose one.")
         self.workers: int = default_workers() if workers is None else workers
-        self.address = address
+        self.scheduler = scheduler
+        self.scheduler_file = scheduler_file
         self._client: Any = None
         self._cluster: Any = None
 
-    def run(self, job: EncodeJob, shards: Sequence[int], encoder: FrozenEncoder) -> Iterator[ShardResult]:
+    def run(
+        self, job: EncodeJob, shards: Sequence[int], encoder: FrozenEncoder, listen: Listener
+    ) -> Iterator[ShardResult]:
         """Encode `shards`; `encoder` stays with the caller, as each worker builds its own."""
-        client = self._start()
+        client = self._start(listen)
         plugin = _EncoderPlugin(job)
         client.register_plugin(plugin)
         waiting = iter(shards)
-        window = TASKS_PER_WORKER * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        found = len(client.scheduler_info(n_workers=-1)["workers"])
+        if not found:
+            listen(Note(f"the scheduler has no worker yet; {job.modality} begins when one joins"))
         running = as_completed()
-        for _, shard in zip(range(window), waiting, strict=False):
+        for _, shard in zip(range(TASKS_PER_WORKER * max(1, found)), waiting, strict=False):
             running.add(self._submit(plugin.name, shard))
         try:
             for future in running:
@@ -64,36 +89,16 @@ class DaskExecutor:
         # Not pure: a rerun must not be answered from a result some earlier client left on the scheduler.
         return self._client.submit(_encode_on_worker, plugin, shard, pure=False)
 
-    def _start(self) -> Any:
-        if self._client is not None:
-            return self._client
-        if self.address:
-            try:
-                self._client = Client(self.address, timeout="10s")
-            except (OSError, ValueError) as error:
-                raise UserError(f"No Dask scheduler answers at {self.address}: {error}") from error
-            return self._client
-        # One thread a worker: decoding has threads of its own, and zarr-python and torch are told to add none.
-        try:
-            self._cluster = LocalCluster(
-                n_workers=self.workers,
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                silence_logs=logging.ERROR,
-            )
-        except RuntimeError as error:
-            raise RunFailed(
-                f"Dask could not start {self.workers} worker processes: {error} In a script of your own, call extract "
-                "under `if __name__ == '__main__':`; --executor serial needs no workers."
-            ) from error
-        self._client = Client(self._cluster)
+    def _start(self, listen: Listener) -> Any:
+        if self._client is None:
+            if self.scheduler or self.scheduler_file:
+                self._client = connect(self.scheduler, self.scheduler_file)
+            else:
+                self._cluster = local_cluster(self.workers, visible_gpus())
+                self._client = Client(self._cluster)
+                if importlib.util.find_spec("bokeh") is not None:
+                    listen(Note(f"Dask dashboard: {self._client.dashboard_link} (this machine only)"))
         return self._client
-
-    @property
-    def dashboard(self) -> str | None:
-        """The address of Dask's dashboard while a cluster runs."""
-        return str(self._client.dashboard_link) if self._client is not None else None
 
     def close(self) -> None:
         """Stop the local cluster, or let go of the scheduler."""
@@ -103,6 +108,54 @@ class DaskExecutor:
         if self._cluster is not None:
             self._cluster.close()
             self._cluster = None
+
+
+def connect(address: str | None, file: str | None) -> Any:
+    """A client of a running scheduler. Raises UserError where none answers."""
+    try:
+        return Client(address, timeout="10s") if address else Client(scheduler_file=file, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"No Dask scheduler answers at {address or file}: {error}. Start one with `dask scheduler`, and workers "
+            "with `dask worker ADDRESS`, in this environment."
+        ) from error
+
+
+def local_cluster(workers: int, gpus: Sequence[str]) -> Any:
+    """`workers` processes of one thread each; with GPUs each sees one of them, in turn. Raises RunFailed.
+
+    With GPUs the cluster is dask-cuda's where that is installed.
+    """
+    quiet = {"silence_logs": logging.ERROR}
+    try:
+        if not gpus:
+            return LocalCluster(
+                n_workers=workers, threads_per_worker=1, host=LOOPBACK, dashboard_address=f"{LOOPBACK}:0", **quiet
+            )
+        if importlib.util.find_spec("dask_cuda") is not None:
+            cuda = importlib.import_module("dask_cuda")
+            return cuda.LocalCUDACluster(gpus[:workers], threads_per_worker=1, host=LOOPBACK, **quiet)
+        spec = {
+            worker: {
+                "cls": Nanny,
+                "options": {"nthreads": 1, "host": LOOPBACK, "env": {"CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]}},
+            }
+            for worker in range(workers)
+        }
+        scheduler = {"cls": Scheduler, "options": {"host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:0"}}
+        return SpecCluster(workers=spec, scheduler=scheduler, **quiet)
+    except RuntimeError as error:
+        raise RunFailed(
+            f"Dask could not start {workers} worker processes: {error} In a script of your own, call extract under "
+            "`if __name__ == '__main__':`; --executor serial needs no workers."
+        ) from error
+
+
+def visible_gpus() -> list[str]:
+    """The names CUDA_VISIBLE_DEVICES has for this process's GPUs, one each."""
+    count = torch.cuda.device_count()
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named[:count] or [str(number) for number in range(count)]
 
 
 def default_workers() -> int:
@@ -118,10 +171,15 @@ class _EncoderPlugin(WorkerPlugin):
         self.name = f"pgm-{job.store}"
         self.encoder: FrozenEncoder | None = None
 
+    def setup(self, worker: Any) -> None:
+        # A scheduler's workers may run several threads; one encoder works for one shard at a time.
+        self.lock = threading.Lock()
+
     def encode(self, shard: int) -> ShardResult:
-        if self.encoder is None:
-            self.encoder = self.job.build()
-        return encode_shard(self.job, self.encoder, shard)
+        with self.lock:
+            if self.encoder is None:
+                self.encoder = self.job.build()
+            return encode_shard(self.job, self.encoder, shard)
 
     def teardown(self, worker: Any) -> None:
         self.encoder = None

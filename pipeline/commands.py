@@ -14,8 +14,10 @@ import typer
 from ..cache.errors import UserError
 
 if TYPE_CHECKING:
+    from .collection import Collection
     from .encoders import EncoderSpec
     from .events import Finished
+    from .extraction import ExtractOptions
 
 FeaturesOption = Annotated[
     Path, typer.Option("--features", envvar="PGM_FEATURES", help="Where the feature stores lie.", show_default=True)
@@ -60,7 +62,10 @@ def extract_command(
     executor: Annotated[str, typer.Option(help="dask or serial.")] = "dask",
     workers: WorkersOption = None,
     scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler: tcp://host:port.")] = None,
+    scheduler_file: Annotated[str | None, typer.Option(help="The same, by its --scheduler-file.")] = None,
     max_failures: Annotated[float, typer.Option(help="Share of bad items above which the run stops.")] = 0.01,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try items that failed again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and an estimate; write nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the frozen encoders once over DATASET and keep their tokens in the cache."""
@@ -88,13 +93,41 @@ def extract_command(
         executor=executor,
         workers=workers,
         scheduler=scheduler,
+        scheduler_file=scheduler_file,
         max_failures=max_failures,
+        retry_failed=retry_failed,
     )
+    collection = collection.only(modality) if modality else collection
+    if dry_run:
+        show_forecast(collection, features, options, as_json)
+        return
     with ExtractionDisplay() as display:
-        finished = extract(collection.only(modality) if modality else collection, features, options, display)
+        finished = extract(collection, features, options, display)
+        display.summary(finished)
     if as_json:
         json.dump(as_object(dataset, finished), sys.stdout, indent=1)
         print()
+
+
+def show_forecast(collection: Collection, features: Path, options: ExtractOptions, as_json: bool) -> None:
+    """Print what extraction would take. Raises UserError where the disk is too small for it."""
+    from ..console import forecast_table, in_bytes
+    from .cluster import default_workers
+    from .dry_run import forecast
+
+    workers = 1 if options.executor == "serial" else options.workers or default_workers()
+    rows = forecast(collection, features, options.encoders, options.store, workers)
+    if as_json:
+        modalities = {row.modality: {k: v for k, v in asdict(row).items() if k != "modality"} for row in rows}
+        print(json.dumps({"dataset": collection.card.name, "workers": workers, "modalities": modalities}, indent=1))
+    else:
+        forecast_table(rows, workers)
+    if not all(row.fits for row in rows):
+        needed, free = sum(row.bytes for row in rows), rows[0].free
+        raise UserError(
+            f"This needs {needed:,} bytes ({in_bytes(needed)}) under {features}, and {free:,} ({in_bytes(free)}) are "
+            "free. Make room, choose another --features folder, or pool tokens with --pool tokens:16."
+        )
 
 
 def as_object(dataset: str, finished: Sequence[Finished]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ class Planned:
     bytes: int
     shards: int
     shards_done: int
+    reused: int  # samples whose tokens come from another store
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Finished:
     samples: int
     tokens: int
     bytes: int
-    failed: int
+    failed: int  # could not be encoded; the reasons are in items.parquet
+    missing: int  # the dataset has no such medium for the sample
     seconds: float
     reused: bool
 

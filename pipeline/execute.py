@@ -7,13 +7,16 @@ from typing import Protocol
 
 from ..cache.errors import UserError
 from .encoders import FrozenEncoder
+from .events import Listener
 from .job import EncodeJob, ShardResult, encode_shard
 
 
 class Executor(Protocol):
     """Runs a job's shards in any order, yielding each result as it comes."""
 
-    def run(self, job: EncodeJob, shards: Sequence[int], encoder: FrozenEncoder) -> Iterator[ShardResult]:
+    def run(
+        self, job: EncodeJob, shards: Sequence[int], encoder: FrozenEncoder, listen: Listener
+    ) -> Iterator[ShardResult]:
         """Encode `shards`; `encoder` is the one the plan was made with, for executors that run in this process."""
 
     def close(self) -> None:
@@ -23,7 +26,9 @@ class Executor(Protocol):
 class SerialExecutor:
     """One shard after another in this process, with the encoder the plan was made with."""
 
-    def run(self, job: EncodeJob, shards: Sequence[int], encoder: FrozenEncoder) -> Iterator[ShardResult]:
+    def run(
+        self, job: EncodeJob, shards: Sequence[int], encoder: FrozenEncoder, listen: Listener
+    ) -> Iterator[ShardResult]:
         """Encode `shards` in order."""
         for shard in shards:
             yield encode_shard(job, encoder, shard)
@@ -32,7 +37,9 @@ class SerialExecutor:
         """Nothing is held."""
 
 
-def make_executor(name: str, workers: int | None = None, scheduler: str | None = None) -> Executor:
+def make_executor(
+    name: str, workers: int | None = None, scheduler: str | None = None, scheduler_file: str | None = None
+) -> Executor:
     """The executor called `name`: "serial" or "dask"."""
     if name == "serial":
         return SerialExecutor()
@@ -40,5 +47,5 @@ def make_executor(name: str, workers: int | None = None, scheduler: str | None =
         # distributed takes half a second to import, which a serial run or a complete store need not pay.
         from .cluster import DaskExecutor
 
-        return DaskExecutor(workers, scheduler)
+        return DaskExecutor(workers, scheduler, scheduler_file)
     raise UserError(f"--executor {name} is not known: use serial or dask.")

@@ -6,21 +6,21 @@ shards written. Nothing that is on disk is lost by a failure.
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..cache import FeatureWriter, list_datasets, open_dataset, open_features, write_dataset
-from ..cache.errors import NotFound, StoreIncomplete, TooManyFailures, UserError
+from ..cache import FeatureWriter, list_datasets, open_dataset, write_dataset
+from ..cache.errors import TooManyFailures, UserError
 from .collection import Collection
 from .datasets import ADAPTERS, load_dataset
 from .encoders import EncoderSpec, FrozenEncoder, build_encoder
-from .events import Finished, Listener, Planned, ShardWritten, ignore
+from .events import Finished, Listener, Note, Planned, ShardWritten, ignore
 from .execute import Executor, make_executor
 from .job import EncodeJob
-from .plan import ModalityPlan, StoreOptions, make_plan
+from .plan import ModalityPlan, StoreOptions, free_bytes, make_plan
+from .standing import Reuse, find_reuse, replacement, standing, swap
 
 MAX_FAILURES = 0.01
 
@@ -34,7 +34,9 @@ class ExtractOptions:
     executor: str = "dask"
     workers: int | None = None
     scheduler: str | None = None
+    scheduler_file: str | None = None
     max_failures: float = MAX_FAILURES
+    retry_failed: bool = False
 
 
 def extract(
@@ -51,18 +53,18 @@ def extract(
             f"An encoder was given for {', '.join(sorted(unknown))}; "
             f"{collection.card.name!r} has {', '.join(collection.media)}."
         )
-    dataset = features / collection.card.name
+    # Absolute: workers of a scheduler elsewhere have another working directory.
+    dataset = features.absolute() / collection.card.name
     write_dataset(dataset, collection.card, collection.samples)
-    executor = make_executor(options.executor, options.workers, options.scheduler)
+    executor = make_executor(options.executor, options.workers, options.scheduler, options.scheduler_file)
+    run = _Run(options, dataset, executor, listen)
     try:
         return [
-            _extract_modality(
-                collection, options.encoders.get(modality, EncoderSpec(modality)), dataset, options, executor, listen
-            )
+            _extract_modality(collection, options.encoders.get(modality, EncoderSpec(modality)), run)
             for modality in collection.media
         ]
     finally:
-        executor.close()
+        run.executor.close()
 
 
 def missing_modalities(features: Path, dataset: str) -> list[str]:
@@ -98,50 +100,90 @@ def extract_missing(features: Path, dataset: str | None, listen: Listener = igno
     extract(load_dataset(dataset).only(missing), features, listen=listen)
 
 
-def _extract_modality(
-    collection: Collection,
-    spec: EncoderSpec,
-    dataset: Path,
-    options: ExtractOptions,
-    executor: Executor,
-    listen: Listener,
-) -> Finished:
+@dataclass(frozen=True)
+class _Run:
+    """What all modalities of one extraction share."""
+
+    options: ExtractOptions
+    dataset: Path
+    executor: Executor
+    listen: Listener
+
+
+def _extract_modality(collection: Collection, spec: EncoderSpec, run: _Run) -> Finished:
     began = time.perf_counter()
     encoder = build_encoder(spec)
-    plan = make_plan(collection, encoder, dataset, options.store)
-    try:
-        done = open_features(plan.path)
-    except (NotFound, StoreIncomplete):
-        done = None
-    if done is not None:
-        _announce(plan, plan.layout.shards, listen)
-        return _finished(plan, done.info.counts.get("failed", 0), time.perf_counter() - began, listen, reused=True)
-    _check_disk(plan)
-    failed = _fill(plan, encoder, options, executor, listen)
-    return _finished(plan, failed, time.perf_counter() - began, listen, reused=False)
+    plan = make_plan(collection, encoder, run.dataset, run.options.store)
+    there = standing(plan, run.options.retry_failed)
+    if there.store is not None and there.state != "outdated":
+        # Asked for in another format or with another codec, a finished store of the same numbers is still the answer.
+        plan = replace(plan, layout=there.store.layout)
+    match there.state:
+        case "complete":
+            assert there.store is not None
+            _announce(plan, plan.layout.shards, 0, run.listen)
+            failed = there.store.info.counts["failed"]
+        case "damaged":
+            names = ", ".join(map(str, there.shards))
+            run.listen(Note(f"{plan.modality}: shard {names} is not what was written; encoding it again"))
+            failed = _fill(plan, encoder, run, damaged=there.shards)
+        case "outdated":
+            failed = _renew(plan, encoder, run, there.rows)
+        case "new":
+            _check_disk(plan)
+            failed = _fill(plan, encoder, run, reuse=find_reuse(plan, run.dataset))
+    event = Finished(
+        modality=plan.modality,
+        store=str(plan.path),
+        samples=len(plan.media),
+        tokens=plan.layout.total,
+        bytes=plan.bytes,
+        failed=failed,
+        missing=sum(source is None for source in plan.media),
+        seconds=round(time.perf_counter() - began, 3),
+        reused=there.state == "complete",
+    )
+    run.listen(event)
+    return event
+
+
+def _renew(plan: ModalityPlan, encoder: FrozenEncoder, run: _Run, rows: Sequence[int]) -> int:
+    """Make the store anew with `rows` encoded again and all others taken over, then let the two change places."""
+    run.listen(Note(f"{plan.modality}: {len(rows)} changed or failed items are encoded again, the others kept"))
+    beside = replacement(plan)
+    _check_disk(beside)
+    beside.path.parent.mkdir(exist_ok=True)
+    failed = _fill(beside, encoder, run, reuse=find_reuse(plan, run.dataset, rows))
+    swap(beside.path, plan.path)
+    return failed
 
 
 def _fill(
-    plan: ModalityPlan, encoder: FrozenEncoder, options: ExtractOptions, executor: Executor, listen: Listener
+    plan: ModalityPlan,
+    encoder: FrozenEncoder,
+    run: _Run,
+    reuse: Reuse | None = None,
+    damaged: Sequence[int] = (),
 ) -> int:
     """Write the missing shards and complete the store; returns how many samples failed."""
-    with FeatureWriter(plan.path, plan.identity, plan.layout, plan.ids) as writer:
+    with FeatureWriter(plan.path, plan.identity, plan.layout, plan.ids, reopen=bool(damaged)) as writer:
+        if damaged:
+            writer.reset(damaged)
         pending = writer.pending()
-        _announce(plan, plan.layout.shards - len(pending), listen)
+        _announce(plan, plan.layout.shards - len(pending), reuse.count if reuse else 0, run.listen)
         failures = len(plan.problems)
-        _check_failures(plan, failures, options)
-        for result in executor.run(EncodeJob.of(plan), pending, encoder) if pending else ():
+        _check_failures(plan, failures, run.options)
+        for result in run.executor.run(EncodeJob.of(plan, reuse), pending, encoder, run.listen) if pending else ():
             failures += result.failures
-            listen(ShardWritten(plan.modality, result.shard, result.samples, result.failures, result.seconds))
-            _check_failures(plan, failures, options)
+            run.listen(ShardWritten(plan.modality, result.shard, result.samples, result.failures, result.seconds))
+            _check_failures(plan, failures, run.options)
         items = plan.items(writer.failures())
         writer.finalize(items)
         return items.counts()["failed"]
 
 
 def _check_failures(plan: ModalityPlan, failures: int, options: ExtractOptions) -> None:
-    allowed = options.max_failures * len(plan.media)
-    if failures > allowed:
+    if failures > options.max_failures * len(plan.media):
         shown = "".join(f"\n  {plan.media[row]}: {why}" for row, why in list(plan.problems.items())[:5])
         raise TooManyFailures(
             f"{failures} of {len(plan.media)} {plan.modality} items are bad, more than "
@@ -151,16 +193,15 @@ def _check_failures(plan: ModalityPlan, failures: int, options: ExtractOptions) 
 
 
 def _check_disk(plan: ModalityPlan) -> None:
-    there = plan.path.parent
-    free = shutil.disk_usage(there).free
+    free = free_bytes(plan.path)
     if plan.bytes > free:
         raise UserError(
-            f"{plan.modality} needs {plan.bytes:,} bytes under {there}, and {free:,} are free. "
+            f"{plan.modality} needs {plan.bytes:,} bytes under {plan.path.parent}, and {free:,} are free. "
             "Make room, choose another --features folder, or pool tokens with --pool tokens:16."
         )
 
 
-def _announce(plan: ModalityPlan, shards_done: int, listen: Listener) -> None:
+def _announce(plan: ModalityPlan, shards_done: int, reused: int, listen: Listener) -> None:
     listen(
         Planned(
             modality=plan.modality,
@@ -172,13 +213,6 @@ def _announce(plan: ModalityPlan, shards_done: int, listen: Listener) -> None:
             bytes=plan.bytes,
             shards=plan.layout.shards,
             shards_done=shards_done,
+            reused=reused,
         )
     )
-
-
-def _finished(plan: ModalityPlan, failed: int, seconds: float, listen: Listener, *, reused: bool) -> Finished:
-    event = Finished(
-        plan.modality, str(plan.path), len(plan.media), plan.layout.total, plan.bytes, failed, round(seconds, 3), reused
-    )
-    listen(event)
-    return event

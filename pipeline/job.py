@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .encoders import EncoderSpec, FrozenEncoder, build_encoder
 from .encoders.base import Batch, readable
 from .media import Media
 from .plan import ModalityPlan
+from .standing import Reuse
 
 DECODE_THREADS = 2
 BATCHES_AHEAD = 3
@@ -50,13 +52,16 @@ class EncodeJob:
     weights: str
     layout: Layout
     media: Sequence[Media | None]
+    reuse: Reuse | None = None
 
     @staticmethod
-    def of(plan: ModalityPlan) -> EncodeJob:
+    def of(plan: ModalityPlan, reuse: Reuse | None = None) -> EncodeJob:
         """The job of a plan, its encoder pinned to the revision the plan was made with."""
         revision = plan.identity.fields["revision"]
         spec = replace(plan.spec, revision=revision) if revision else plan.spec
-        return EncodeJob(plan.modality, str(plan.path), spec, plan.identity.fields["weights"], plan.layout, plan.media)
+        return EncodeJob(
+            plan.modality, str(plan.path), spec, plan.identity.fields["weights"], plan.layout, plan.media, reuse
+        )
 
     def build(self) -> FrozenEncoder:
         """This process's encoder. Raises RunFailed where it is not the one the plan was made with."""
@@ -84,21 +89,33 @@ def encode_shard(job: EncodeJob, encoder: FrozenEncoder, shard: int) -> ShardRes
     start, stop = job.layout.bounds(shard)
     # float32: the writer checks the range before it rounds.
     tokens = np.zeros((stop - start, job.layout.dim), np.float32)
-    failures: dict[int, str] = {}
     rows = [row for row in job.layout.samples_of(shard) if job.layout.lengths[row]]
+    failures: dict[int, str] = {}
+    reused = dict(job.reuse.held(rows)) if job.reuse else {}
+    fresh = _encoded(job, encoder, [row for row in rows if row not in reused], failures)
+    for row, values in chain(reused.items(), fresh):
+        _place(values, tokens, int(job.layout.offsets[row]) - start)
+    write_shard(Path(job.store), shard, tokens, failures)
+    # A sample that straddles shards counts in the one where it ends.
+    ending = {row for row in rows if job.layout.offsets[row + 1] <= stop}
+    return ShardResult(shard, len(ending), len(ending & failures.keys()), time.perf_counter() - began)
+
+
+def _encoded(
+    job: EncodeJob, encoder: FrozenEncoder, rows: Sequence[int], failures: dict[int, str]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Row and (S, D) features of each sample that can be encoded; `failures` takes the reasons of the others."""
     with one_thread(encoder), ThreadPoolExecutor(DECODE_THREADS) as pool:
         for ready in _prepared(job, encoder, batches(rows, job.layout.lengths, encoder), pool):
             failures |= ready.failures
             features = encoder.encode(ready.batch) if ready.batch else []
             for row, values in zip(ready.rows, features, strict=True):
-                if len(values) != job.layout.lengths[row]:
-                    planned = f"{job.layout.lengths[row]} tokens were planned and {len(values)} came out"
-                    failures[row] = f"the source changed during the run, or its header is wrong: {planned}"
-                    continue
-                _place(values, tokens, int(job.layout.offsets[row]) - start)
-    write_shard(Path(job.store), shard, tokens, failures)
-    ends_here = sum(1 for row in rows if job.layout.offsets[row + 1] <= stop)
-    return ShardResult(shard, ends_here, len(failures), time.perf_counter() - began)
+                planned = job.layout.lengths[row]
+                if len(values) == planned:
+                    yield row, values
+                else:
+                    why = f"{planned} tokens were planned and {len(values)} came out"
+                    failures[row] = f"the source changed during the run, or its header is wrong: {why}"
 
 
 def batches(rows: Sequence[int], lengths: np.ndarray, encoder: FrozenEncoder) -> list[list[int]]:

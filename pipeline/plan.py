@@ -8,6 +8,7 @@ the bytes on disk are the same however many workers wrote them.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -77,6 +78,14 @@ class ModalityPlan:
         """One row a sample: where its tokens lie, and ok, failed or missing with the reason."""
         missing = {row: "" for row, source in enumerate(self.media) if source is None}
         return Items.of(self.layout, self.ids, {**self.problems, **failures}, missing, self.digests)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free where `path` will lie, whether or not its folders exist yet."""
+    there = path.absolute()
+    while not there.exists():
+        there = there.parent
+    return shutil.disk_usage(there).free
 
 
 def make_plan(
