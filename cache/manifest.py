@@ -101,20 +101,30 @@ class CachedDataset:
         """
         every = [info for info in self.stores if info.identity.modality == modality]
         finished = [info for info in every if info.complete and _fits(info, wanted)]
-        if len(finished) > 1:
-            listing = "\n".join(f"  {modality}={i.identity.digest}  {i.identity.encoder}" for i in finished)
+        # A dataset that grew keeps the stores of its earlier list of samples; they answer no question about this one.
+        current = [info for info in finished if self.is_current(info)]
+        if len(current) > 1:
+            listing = "\n".join(f"  {modality}={i.identity.digest}  {i.identity.encoder}" for i in current)
             raise UserError(
-                f"{self.name} has {len(finished)} finished {modality} stores and none was chosen:\n{listing}\n"
-                f"Choose one, for example --store {modality}={finished[0].identity.digest}"
+                f"{self.name} has {len(current)} finished {modality} stores and none was chosen:\n{listing}\n"
+                f"Choose one, for example --store {modality}={current[0].identity.digest}"
             )
         if not finished:
             raise self._nothing(modality, wanted, every)
-        if finished[0].sample_ids != ids_digest(self.samples["id"].to_pylist()):
+        if not current:
             raise UserError(
                 f"{finished[0].path} was extracted for another list of samples than {self.path / SAMPLES} holds now; "
                 f"run `pgm extract {self.name}` again"
             )
-        return open_features(finished[0].path)
+        return open_features(current[0].path)
+
+    def is_current(self, info: StoreInfo) -> bool:
+        """Whether a store was made for the list of samples the dataset has now."""
+        return info.sample_ids == self._ids_digest
+
+    @cached_property
+    def _ids_digest(self) -> str:
+        return ids_digest(self.samples["id"].to_pylist())
 
     def _nothing(self, modality: str, wanted: str | None, every: list[StoreInfo]) -> UserError:
         unfinished = [info for info in every if not info.complete and _fits(info, wanted)]

@@ -72,8 +72,10 @@ def missing_modalities(features: Path, dataset: str) -> list[str]:
     adapter = ADAPTERS.get(dataset)
     if adapter is None:
         return []
-    stores = open_dataset(features, dataset).stores if dataset in list_datasets(features) else []
-    finished = {info.identity.modality for info in stores if info.complete}
+    finished: set[str] = set()
+    if dataset in list_datasets(features):
+        cached = open_dataset(features, dataset)
+        finished = {info.identity.modality for info in cached.stores if info.complete and cached.is_current(info)}
     return [modality for modality in adapter.modalities if modality not in finished]
 
 
