@@ -111,15 +111,14 @@ def numbers(values: Mapping[str, float]) -> str:
     return " ".join(f"{name} {value:.{NUMBERS}f}" for name, value in values.items())
 
 
-def results_table(title: str, rows: Mapping[str, Mapping[str, object]]) -> Table:
-    """Rows of metrics, as percentages where they are fractions: mean ± deviation for several seeds."""
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
+def results_table(title: str, columns: Mapping[str, Mapping[str, object]]) -> Table:
+    """Metrics down, methods across; mean ± deviation for several seeds."""
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    table = Table("", title=title, title_justify="left")
+    for label in columns:
+        table.add_column(label, justify="right")
     for name in names:
-        table.add_column(name, justify="right")
-    for label, row in rows.items():
-        table.add_row(label, *(cell(row.get(name)) for name in names))
+        table.add_row(name, *(cell(column.get(name)) for column in columns.values()))
     return table
 
 

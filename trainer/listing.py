@@ -71,8 +71,8 @@ def print_run(found: dict[str, Any]) -> None:
     if result is None:
         out.print("\nThe same pgm train command continues it.")
         return
-    rows = {"val": result["val"], "test": result["test"], **result["floors"]}
-    out.print(results_table("\nresult", rows))
+    columns = {"val": result["val"], "test": result["test"], **result["floors"]}
+    out.print(results_table("\nresult", columns))
     speed = f"{result['samples_per_second']:,.0f} samples/s, {result['waiting']:.2%} waiting for data"
     selected = ", ".join(f"{stage} {epoch}" for stage, epoch in result["epochs"].items())
     out.print(f"{result['parameters']:,} parameters; {result['seconds']:.1f} s; {speed}; selected epochs: {selected}")
