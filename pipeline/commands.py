@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,17 +28,23 @@ WorkersOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; progress stays on stderr.")]
 
+TABLE_PANEL = "A table of your own"
 EXAMPLE = """Example:
 
     pgm extract digits
 
     pgm extract av_mnist --root ~/data --limit 6000 --encoder vision=openai/clip-vit-base-patch32
 
+    pgm extract recipes.csv --text-column title --image-column photo --label-column dish
+
 Rerunning the same command continues where it stopped; a finished store is left alone."""
 
 
 def extract_command(
-    dataset: Annotated[str, typer.Argument(help="A dataset: digits, av_mnist.")],
+    dataset: Annotated[
+        str | None,
+        typer.Argument(help="A dataset (digits, av_mnist), or a table of yours: .csv, .tsv, .jsonl, .parquet."),
+    ] = None,
     root: RootOption = None,
     features: FeaturesOption = Path("features"),
     encoder: Annotated[
@@ -66,11 +72,31 @@ def extract_command(
     max_failures: Annotated[float, typer.Option(help="Share of bad items above which the run stops.")] = 0.01,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try items that failed again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and an estimate; write nothing.")] = False,
+    text_column: Annotated[str | None, typer.Option(help="Of a table: the texts.", rich_help_panel=TABLE_PANEL)] = None,
+    image_column: Annotated[str | None, typer.Option(help="Paths of images.", rich_help_panel=TABLE_PANEL)] = None,
+    audio_column: Annotated[str | None, typer.Option(help="Paths of sounds.", rich_help_panel=TABLE_PANEL)] = None,
+    video_column: Annotated[
+        str | None, typer.Option(help="Paths of videos: frames and sound track.", rich_help_panel=TABLE_PANEL)
+    ] = None,
+    label_column: Annotated[str | None, typer.Option(help="Classes or scores.", rich_help_panel=TABLE_PANEL)] = None,
+    split_column: Annotated[str | None, typer.Option(help="train, val, test.", rich_help_panel=TABLE_PANEL)] = None,
+    id_column: Annotated[str | None, typer.Option(help="Unique sample ids.", rich_help_panel=TABLE_PANEL)] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Samples a split must not tear apart.", rich_help_panel=TABLE_PANEL)
+    ] = None,
+    task: Annotated[
+        str, typer.Option(help="classification, emotion, sentiment or retrieval.", rich_help_panel=TABLE_PANEL)
+    ] = "classification",
+    name: Annotated[
+        str | None, typer.Option(help="The dataset's name; by default the table's.", rich_help_panel=TABLE_PANEL)
+    ] = None,
+    hf: Annotated[
+        str | None, typer.Option(help="A hub dataset, through the datasets library.", rich_help_panel=TABLE_PANEL)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the frozen encoders once over DATASET and keep their tokens in the cache."""
     from ..console import ExtractionDisplay
-    from .datasets import load_dataset
     from .extraction import ExtractOptions, extract
     from .plan import store_options
 
@@ -83,7 +109,17 @@ def extract_command(
         "batch_size": batch_size,
     }
     options_of_store = store_options(format, codec, store)
-    collection = load_dataset(dataset, root)
+    columns = {
+        "text": text_column,
+        "image": image_column,
+        "audio": audio_column,
+        "video": video_column,
+        "label": label_column,
+        "split": split_column,
+        "id": id_column,
+        "group": group_column,
+    }
+    collection = load_any(dataset, root, columns, name, task, hf)
     if limit is not None:
         collection = collection.limited(limit)
     per_modality = {"source": encoder or [], "pooling": pool or [], "layer": layer or [], "revision": revision or []}
@@ -105,8 +141,37 @@ def extract_command(
         finished = extract(collection, features, options, display)
         display.summary(finished)
     if as_json:
-        json.dump(as_object(dataset, finished), sys.stdout, indent=1)
+        json.dump(as_object(collection.card.name, finished), sys.stdout, indent=1)
         print()
+
+
+def load_any(
+    dataset: str | None,
+    root: Path | None,
+    columns: Mapping[str, str | None],
+    name: str | None,
+    task: str,
+    hf: str | None,
+) -> Collection:
+    """The samples DATASET or --hf names: a known dataset, a table of the user's, a dataset of the hub."""
+    from .datasets import load_dataset
+    from .datasets.hub import fetch
+    from .datasets.table import Columns, is_table, load_table
+
+    chosen = Columns(**columns)
+    if hf is not None:
+        name = name or Path(hf).name
+        table = fetch(hf, chosen, Path("data") / name)
+        return load_table(table, replace(chosen, split=chosen.split or "split"), None, name, task)
+    if dataset is None:
+        raise UserError("Which dataset? For example: pgm extract digits. `pgm extract --help` shows more.")
+    if is_table(dataset):
+        return load_table(Path(dataset), chosen, root, name, task)
+    if given := [f"--{role}-column" for role, column in columns.items() if column]:
+        raise UserError(
+            f"{', '.join(given)} describe a table of yours, and {dataset!r} is not one (.csv, .parquet ...)."
+        )
+    return load_dataset(dataset, root)
 
 
 def show_forecast(collection: Collection, features: Path, options: ExtractOptions, as_json: bool) -> None:

@@ -59,4 +59,5 @@ def load_dataset(name: str, root: Path | None = None) -> Collection:
     root = root or adapter.default_root
     if root is None:
         raise UserError(f"{name!r} needs the folder that holds its raw media: {adapter.example}")
-    return adapter.load(root)
+    # Absolute: workers of a scheduler elsewhere have another working directory.
+    return adapter.load(root.expanduser().absolute())

@@ -1,0 +1,77 @@
+"""A dataset of the Hugging Face hub, or a local one in its format, where the `datasets` library is installed.
+installed.
+
+Its rows become files and a Parquet table under `data/`, written once; from there on it is a user's own table. Copying
+costs disk, and buys that worker processes read plain files and that a later run needs neither the library nor the
+network.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...cache.errors import NotFound, UserError
+from .table import Columns
+
+TABLE = "table.parquet"
+
+
+def fetch(name: str, columns: Columns, folder: Path) -> Path:
+    """Write the rows of hub dataset `name` under `folder` and return the table's path; at once if it is there.
+
+    Raises UserError where the library is not installed, NotFound where it cannot load the dataset.
+    """
+    table = folder / TABLE
+    if table.exists():
+        return table
+    if importlib.util.find_spec("datasets") is None:
+        raise UserError("--hf reads through the datasets library, which is not installed: pip install 'pgm[hf]'")
+    datasets = importlib.import_module("datasets")
+    local = Path(name)
+    try:
+        splits = datasets.load_from_disk(name) if local.is_dir() else datasets.load_dataset(name)
+    except (OSError, ValueError) as error:
+        raise NotFound(f"The datasets library could not load {name!r}: {str(error).splitlines()[0]}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [row for split, dataset in splits.items() for row in _rows(datasets, dataset, split, columns, folder)]
+    partial = table.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist(rows), partial)
+    partial.rename(table)
+    return table
+
+
+def _rows(datasets: Any, dataset: Any, split: str, columns: Columns, folder: Path) -> Iterator[dict[str, Any]]:
+    features: Mapping[str, Any] = dataset.features
+    media = [column for column in (columns.image, columns.audio, columns.video) if column]
+    for column in media:
+        if column in features and hasattr(features[column], "decode"):
+            # The stored bytes as they are: decoding is this package's business, with its own limits.
+            dataset = dataset.cast_column(column, type(features[column])(decode=False))
+    names = {column: feature.names for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
+    for number, row in enumerate(dataset):
+        kept = {key: names[key][value] if key in names and value is not None else value for key, value in row.items()}
+        for column in media:
+            kept[column] = _written(kept.get(column), folder, f"{split}-{number:06d}-{column}")
+        yield {**kept, (columns.split or "split"): split}
+
+
+def _written(value: Any, folder: Path, stem: str) -> str | None:
+    """A medium's bytes as a file; its path relative to the folder."""
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        data = value.get("bytes") or Path(value["path"]).read_bytes()
+        suffix = Path(value.get("path") or "").suffix
+    else:
+        data, suffix = Path(str(value)).read_bytes(), Path(str(value)).suffix
+    name = f"media/{stem}{suffix}"
+    (folder / "media").mkdir(exist_ok=True)
+    (folder / name).write_bytes(data)
+    return name

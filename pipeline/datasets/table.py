@@ -1,0 +1,204 @@
+"""A user's own data: a CSV, TSV, JSONL or Parquet table of texts, paths and labels, one row a sample.
+
+    title,path,class,split
+    Sushi at home,images/001.jpg,sushi,train
+
+Paths are relative to the root (by default the table's folder) and must stay under it. An empty cell is a missing
+modality. Without a split column the rows are split 70/10/20 with a fixed seed, stratified by label, or by group where
+there is one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...cache import DatasetCard
+from ...cache.errors import NotFound, UserError
+from ...cache.manifest import Task
+from ..collection import Collection, count_splits
+from ..decode import decode_text
+from ..media import FileMedia, Media, TextMedia
+from .splitting import SEED, draw_splits
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval"), "test"),
+}
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "weighted_f1"),
+    "emotion": ("accuracy", "weighted_f1"),
+    "sentiment": ("acc2_has0", "acc2_non0", "f1_has0", "f1_non0", "acc7", "mae", "corr"),
+    "retrieval": ("map", "precision_at_10"),
+}
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of the table is what. A video gives frames to vision and its sound track to audio."""
+
+    text: str | None = None
+    image: str | None = None
+    audio: str | None = None
+    video: str | None = None
+    label: str | None = None
+    split: str | None = None
+    id: str | None = None
+    group: str | None = None
+
+    def named(self) -> dict[str, str]:
+        """The columns that were given."""
+        return {role: name for role, name in vars(self).items() if name is not None}
+
+
+def is_table(name: str) -> bool:
+    """Whether DATASET on the command line names a table rather than a known dataset."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def load_table(
+    path: Path, columns: Columns, root: Path | None = None, name: str | None = None, task: str = "classification"
+) -> Collection:
+    """The samples of a table.
+
+    Raises NotFound for a file or column that is not there, and UserError for a table that cannot be a dataset: no
+    medium column, no rows, a path that leaves the root, an unknown split, a label that does not fit the task.
+    """
+    if task not in get_args(Task):
+        raise UserError(f"--task {task} is not known: use {', '.join(get_args(Task))}.")
+    rows = read_rows(path)
+    _check_columns(path, rows, columns)
+    folder = (root or path.parent).expanduser().absolute()
+    media = _media(rows, columns, folder)
+    classes, labels = _labels(rows, columns.label, task)
+    groups = [_text(row, columns.group) for row in rows] if columns.group else None
+    splits, note = _splits(rows, columns.split, labels if classes else None, groups)
+    ids = [_text(row, columns.id) for row in rows] if columns.id else [f"{row:06d}" for row in range(len(rows))]
+    table: dict[str, Any] = {"id": ids, "split": splits}
+    if labels is not None:
+        table["label"] = labels
+    if groups is not None:
+        table["group"] = groups
+    samples = pa.table(table)
+    card = DatasetCard(
+        name=name or path.stem,
+        task=task,  # type: ignore[arg-type]  # checked above
+        classes=classes,
+        metrics=METRICS[task],
+        splits=count_splits(samples),
+        source={"table": path.name, "columns": columns.named()},
+        notes=(note,) if note else (),
+    )
+    return Collection(card, samples, media)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The table's rows as mappings from column to value; in CSV and TSV every value is text, so that id 007 stays
+    007."""
+    if not path.is_file():
+        raise NotFound(f"There is no table {path}. Give a .csv, .tsv, .jsonl or .parquet file, or a dataset's name.")
+    kind = path.suffix.lower()
+    try:
+        if kind == ".parquet":
+            rows: list[Row] = pq.read_table(path).to_pylist()
+        elif kind == ".jsonl":
+            rows = [json.loads(line) for line in decode_text(path.read_bytes()).splitlines() if line.strip()]
+        else:
+            text = io.StringIO(decode_text(path.read_bytes()), newline="")
+            rows = list(csv.DictReader(text, delimiter="\t" if kind == ".tsv" else ","))
+    except (pa.ArrowInvalid, json.JSONDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not readable as {kind[1:]}: {error}") from error
+    if not rows:
+        raise UserError(f"{path} has no rows: a dataset needs at least one sample.")
+    return rows
+
+
+def _check_columns(path: Path, rows: Sequence[Row], columns: Columns) -> None:
+    there = [str(name) for name in rows[0]]
+    for role, name in columns.named().items():
+        if name not in there:
+            near = get_close_matches(name, there, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise NotFound(f"--{role}-column {name}: {path} has no such column.{hint} It has: {', '.join(there)}.")
+    if not any((columns.text, columns.image, columns.audio, columns.video)):
+        raise UserError(
+            f"Which columns of {path} hold the media? Name at least one of --text-column, --image-column, "
+            f"--audio-column, --video-column. It has: {', '.join(there)}."
+        )
+
+
+def _media(rows: Sequence[Row], columns: Columns, root: Path) -> dict[str, list[Media | None]]:
+    media: dict[str, list[Media | None]] = {}
+    if columns.text:
+        # An empty text is a text; only a missing value is none.
+        values = [row.get(columns.text) for row in rows]
+        media["text"] = [None if value is None else TextMedia(str(value)) for value in values]
+    for modality, column in (
+        ("audio", columns.audio or columns.video),
+        ("vision", columns.image or columns.video),
+    ):
+        if column:
+            media[modality] = [_file(_text(row, column), root, number) for number, row in enumerate(rows)]
+    return media
+
+
+def _file(relative: str, root: Path, number: int) -> FileMedia | None:
+    if not relative:
+        return None
+    path = os.path.normpath(root / relative)
+    if not Path(path).is_relative_to(root):
+        raise UserError(
+            f"Row {number + 1} names {relative!r}, which lies outside the root {root}. Paths in a table must stay "
+            "under it; name the folder that holds them all with --root."
+        )
+    return FileMedia(path)
+
+
+def _labels(rows: Sequence[Row], column: str | None, task: str) -> tuple[tuple[str, ...], Any]:
+    """Class names and the label column: class numbers, or for sentiment the scores themselves."""
+    if column is None:
+        return (), None
+    values = [_text(row, column) for row in rows]
+    if "" in values:
+        raise UserError(f"Row {values.index('') + 1} has no label in column {column!r}. Every sample needs one.")
+    if task == "sentiment":
+        try:
+            return (), pa.array([float(value) for value in values], pa.float32())
+        except ValueError as error:
+            raise UserError(f"--task sentiment needs numbers in column {column!r}: {error}") from error
+    classes = tuple(sorted(set(values)))
+    number = {name: place for place, name in enumerate(classes)}
+    return classes, pa.array([number[value] for value in values], pa.int32())
+
+
+def _splits(
+    rows: Sequence[Row], column: str | None, labels: Any, groups: Sequence[str] | None
+) -> tuple[list[str], str]:
+    """Each row's split, and a note where it had to be drawn."""
+    if column:
+        values = [_text(row, column).lower() for row in rows]
+        if unknown := sorted(set(values) - set(SPLIT_NAMES)):
+            raise UserError(
+                f"Column {column!r} holds {', '.join(map(repr, unknown))}; splits are {', '.join(SPLIT_NAMES)}."
+            )
+        return [SPLIT_NAMES[value] for value in values], ""
+    splits, how = draw_splits(len(rows), labels, groups)
+    return splits, f"No split column: 70/10/20 drawn {how} with seed {SEED}."
+
+
+def _text(row: Row, column: str | None) -> str:
+    value = row.get(column) if column else None
+    return "" if value is None else str(value).strip()
