@@ -1,0 +1,105 @@
+"""Small cached datasets, written through the cache: ragged tokens, missing modalities, every task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pgm.cache import DatasetCard, FeatureWriter, Identity, Items, Layout, write_dataset, write_shard
+from pgm.trainer import Run, train
+
+TINY = {"dim": 8, "heads": 2, "feedforward": 16, "pretrain_epochs": 2, "epochs": 2, "batch": 16}
+WIDTHS = {"text": 6, "vision": 5}
+
+
+def write_features(
+    folder: Path, modality: str, tokens: list[np.ndarray], ids: Sequence[str], dim: int, encoder: str = "toy"
+) -> Path:
+    """One store from a list of (S, D) arrays; S = 0 is a missing modality."""
+    layout = Layout(np.array([len(t) for t in tokens]), dim, 32, stored="float32")
+    packed = np.concatenate([t.reshape(-1, dim) for t in tokens]).astype(np.float32)
+    identity = Identity(modality, encoder, {"weights": "toy", "samples": "all"})
+    missing = {row: "not recorded" for row, t in enumerate(tokens) if not len(t)}
+    path = folder / identity.folder
+    with FeatureWriter(path, identity, layout, ids) as writer:
+        for shard in writer.pending():
+            start, stop = layout.bounds(shard)
+            write_shard(path, shard, packed[start:stop])
+        writer.finalize(Items.of(layout, ids, missing=missing))
+    return path
+
+
+def write_toy(
+    root: Path,
+    name: str = "toy",
+    task: str = "classification",
+    counts: Mapping[str, int] | None = None,
+    widths: Mapping[str, int] = WIDTHS,
+    missing: float = 0.0,
+    longest: int = 5,
+    labels: np.ndarray | None = None,
+    groups: int = 0,
+    seed: int = 0,
+) -> Path:
+    """A dataset whose class is two bits, one in each modality, drowned in some noise."""
+    generator = np.random.default_rng(seed)
+    counts = counts or {"train": 96, "val": 32, "test": 32}
+    splits = [split for split, count in counts.items() for _ in range(count)]
+    bits = generator.integers(0, 2, (len(splits), 2))
+    classes = bits @ [1, 2]
+    ids = [f"{name}/{row}" for row in range(len(splits))]
+    columns: dict[str, Any] = {"id": ids, "split": splits, "label": classes.astype(np.int32)}
+    if task == "sentiment":
+        columns["label"] = (classes * 2.0 - 3.0).round(1)
+    if labels is not None:
+        columns["label"] = labels
+    if groups:
+        columns["group"] = [f"video{row}" for row in generator.integers(0, groups, len(splits))]
+    names = () if task == "sentiment" else ("none", "one", "two", "both")
+    write_dataset(root / name, DatasetCard(name, task, names, ("accuracy",), splits=counts), pa.table(columns))
+    for column, (modality, dim) in enumerate(widths.items()):
+        direction = generator.normal(size=(2, dim))
+        tokens = []
+        for row in range(len(splits)):
+            length = 0 if generator.random() < missing else int(generator.integers(1, longest + 1))
+            noise = generator.normal(size=(length, dim)) * 0.7
+            tokens.append(direction[bits[row, column]] + noise)
+        write_features(root / name, modality, tokens, ids, dim)
+    return root
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A features root with one classification dataset, ragged, some modalities missing; never written to."""
+    return write_toy(tmp_path_factory.mktemp("features"), missing=0.1)
+
+
+@pytest.fixture(scope="session")
+def make_toy() -> Callable[..., Path]:
+    return write_toy
+
+
+@pytest.fixture(scope="session")
+def make_store() -> Callable[..., Path]:
+    return write_features
+
+
+@pytest.fixture(scope="session")
+def quick() -> Callable[..., Run]:
+    """Train something tiny; takes and overrides what `train` takes."""
+
+    def run(features: Path, runs: Path, method: str = "concat", **options: Any) -> Run:
+        settings = {**TINY, **options.pop("settings", {})}
+        return train(features, method=method, runs=runs, settings=settings, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(toy: Path, quick: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished PgM run on the toy dataset, for tests that only read."""
+    return quick(toy, tmp_path_factory.mktemp("runs"), "pgm")
