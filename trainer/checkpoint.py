@@ -72,7 +72,8 @@ class Checkpoints:
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise RunFailed(f"The checkpoint {self.path} cannot be read ({error}). Train anew with --force.") from error
+            # torch's own message recommends loading pickles from anywhere; it stays in the chain for whoever debugs.
+            raise RunFailed(f"The checkpoint {self.path} is damaged. Train anew with --force.") from error
         return Progress(**state["progress"]), state["model"], state["optimiser"]
 
     def remove(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from pgm.cache import DatasetCard, FeatureWriter, Identity, Items, Layout, write_dataset, write_shard
 from pgm.trainer import Run, train
+
+# Models this small gain nothing from a second thread, and lose much when another process wants the core.
+# The environment is for the processes that tests start.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 TINY = {"dim": 8, "heads": 2, "feedforward": 16, "pretrain_epochs": 2, "epochs": 2, "batch": 16}
 WIDTHS = {"text": 6, "vision": 5}
