@@ -47,20 +47,21 @@ def import_command(
         raise UserError(
             f"There are {len(modality)} --modality and {len(tokens)} --tokens; each modality has one array."
         )
-    arrays = read_arrays(file)
-
-    def read(key: str | None) -> Any:
-        return None if key is None else np.squeeze(column(arrays, key, file))
-
     padded = dict(text.split("=", 1) for text in lengths or [] if "=" in text)
-    found = {
-        name: ArrayModality(column(arrays, key, file), read(padded.get(name)), source_of(file, key))
-        for name, key in zip(modality, tokens, strict=True)
-    }
-    target = read(labels)
+    with read_arrays(file) as arrays:
+
+        def read(key: str | None) -> Any:
+            return None if key is None else np.squeeze(column(arrays, key, file))
+
+        found = {
+            name: ArrayModality(column(arrays, key, file), read(padded.get(name)), source_of(file, key))
+            for name, key in zip(modality, tokens, strict=True)
+        }
+        target, given, names, groups = read(labels), read(split), read(ids), read(group)
+        rows = [len(arrays[key]) for key in tokens[0].split(",")]
     notes: list[str] = []
-    splits = read(split) if split else made_splits([len(arrays[k]) for k in tokens[0].split(",")], notes)
-    known: dict[str, Any] = {"ids": listed(read(ids)), "groups": listed(read(group)), "notes": notes}
+    splits = made_splits(rows, notes) if given is None else given
+    known: dict[str, Any] = {"ids": listed(names), "groups": listed(groups), "notes": notes}
     folder = import_arrays(features, dataset, found, target, list(splits), task=task, **known)  # type: ignore[arg-type]
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

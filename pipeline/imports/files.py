@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,20 @@ from ...cache.durable import checksum
 from ...cache.errors import NotFound, UserError
 
 
-def read_arrays(path: Path) -> Mapping[str, Any]:
+@contextmanager
+def read_arrays(path: Path) -> Iterator[Mapping[str, Any]]:
     """The arrays of an .npz or a MATLAB .mat file by name. Raises NotFound, or UserError for another kind of file."""
     if not path.is_file():
         raise NotFound(f"No file {path} to import.")
     if path.suffix == ".npz":
-        return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
-    if path.suffix == ".mat":
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    elif path.suffix == ".mat":
         from scipy.io import loadmat
 
-        return {key: value for key, value in loadmat(path).items() if not key.startswith("__")}
-    raise UserError(f"{path.name}: only .npz and .mat files are read; load others in Python and call import_arrays.")
+        yield {key: value for key, value in loadmat(path).items() if not key.startswith("__")}
+    else:
+        raise UserError(f"{path.name}: only .npz and .mat files are read; load others in Python, call import_arrays.")
 
 
 def column(arrays: Mapping[str, Any], keys: str, path: Path) -> NDArray[Any]:

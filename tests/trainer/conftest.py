@@ -52,7 +52,7 @@ def write_toy(
     groups: int = 0,
     seed: int = 0,
 ) -> Path:
-    """A dataset whose class is two bits, one in each modality, drowned in some noise."""
+    """A dataset whose class is two bits, one in each modality (for retrieval: both in each), in some noise."""
     generator = np.random.default_rng(seed)
     counts = counts or {"train": 96, "val": 32, "test": 32}
     splits = [split for split, count in counts.items() for _ in range(count)]
@@ -69,12 +69,13 @@ def write_toy(
     names = () if task == "sentiment" else ("none", "one", "two", "both")
     write_dataset(root / name, DatasetCard(name, task, names, ("accuracy",), splits=counts), pa.table(columns))
     for column, (modality, dim) in enumerate(widths.items()):
-        direction = generator.normal(size=(2, dim))
+        known = classes if task == "retrieval" else bits[:, column]
+        direction = generator.normal(size=(4, dim))
         tokens = []
         for row in range(len(splits)):
             length = 0 if generator.random() < missing else int(generator.integers(1, longest + 1))
             noise = generator.normal(size=(length, dim)) * 0.7
-            tokens.append(direction[bits[row, column]] + noise)
+            tokens.append(direction[known[row]] + noise)
         write_features(root / name, modality, tokens, ids, dim)
     return root
 

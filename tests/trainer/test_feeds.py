@@ -57,7 +57,9 @@ def test_a_batch_holds_the_stores_tokens_and_zeros(toy: Path) -> None:
 def test_leaving_a_mapped_feed_early_stops_its_thread(toy: Path) -> None:
     store = open_dataset(toy, "toy").features("text")
     rows = np.arange(90, dtype=np.int64)
-    batches = open_feed("mapped", {"text": store}, rows, rows, 0, CPU).batches([rows[i : i + 4] for i in range(0, 88, 4)])
+    batches = open_feed("mapped", {"text": store}, rows, rows, 0, CPU).batches(
+        [rows[i : i + 4] for i in range(0, 88, 4)]
+    )
     next(batches)
     batches.close()
     import threading

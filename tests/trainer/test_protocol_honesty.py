@@ -1,4 +1,4 @@
-"""The protocol is honest: the test split decides nothing, selection is on validation, all methods get the same budget."""
+"""The test split decides nothing, selection is on validation, all methods get the same budget."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def test_shuffled_test_labels_change_nothing_in_training_or_selection(
     assert honest.test != other.test, "the labels were really shuffled"
 
 
-def test_the_selected_epoch_is_the_first_best_on_validation(toy: Path, tmp_path: Path, quick: Callable[..., Run]) -> None:
+def test_the_selected_epoch_is_the_first_best_on_validation(
+    toy: Path, tmp_path: Path, quick: Callable[..., Run]
+) -> None:
     run = quick(toy, tmp_path, settings={"epochs": 10, "lr": 5e-3})
     scores = [entry["val"]["accuracy"] for entry in run.metrics]
     assert run.result["epochs"]["task"] == int(np.argmax(scores)) + 1
