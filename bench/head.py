@@ -128,14 +128,18 @@ def flops(run: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def gemm_rate(rows: int, dtype: torch.dtype, device: str) -> float:
-    """FLOP/s of the feed-forward product (rows, 768) x (768, 3072), or of a square one if that is faster."""
-    rates = []
+def products(rows: int, dtype: torch.dtype, device: str) -> list[tuple[int, Callable[[], object]]]:
+    """FLOPs and a run of matrix products: the step's own feed-forward shape, and a square one."""
+    found: list[tuple[int, Callable[[], object]]] = []
     for m, k, n in ((rows, 768, 3072), (2048, 2048, 2048)):
         a, b = torch.randn(m, k, device=device, dtype=dtype), torch.randn(n, k, device=device, dtype=dtype)
-        seconds = interleaved(device, 10, lambda a=a, b=b: torch.nn.functional.linear(a, b))[0]
-        rates.append(2 * m * k * n / seconds)
-    return max(rates)
+
+        def run(a: Tensor = a, b: Tensor = b) -> None:
+            for _ in range(10):
+                torch.nn.functional.linear(a, b)
+
+        found.append((20 * m * k * n, run))
+    return found
 
 
 def heading(text: str) -> None:
@@ -175,9 +179,9 @@ def against_gemm(batch: int, device: str) -> None:
     case = Case("paper", MOSI, tokens, {})
     work = flops(case.step)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    before = gemm_rate(batch * 150, dtype, device)
-    seconds = interleaved(device, 5, case.step)[0]
-    rate = max(before, gemm_rate(batch * 150, dtype, device))
+    other = products(batch * 150, dtype, device)
+    seconds, *times = interleaved(device, 5, case.step, *(run for _, run in other))
+    rate = max(count / t for (count, _), t in zip(other, times, strict=True))
     print(f"work of a step          {work / 1e12:8.3f} TFLOP")
     print(f"step                    {seconds:8.3f} s   ({batch / seconds:.1f} samples/s)")
     print(f"achieved                {work / seconds / 1e9:8.1f} GFLOP/s")
