@@ -26,6 +26,8 @@ from distributed import (
     as_completed,
     get_worker,
 )
+from distributed.client import FutureCancelledError
+from distributed.comm import CommClosedError
 
 from ..cache.errors import RunFailed, UserError
 from .encoders import FrozenEncoder
@@ -80,6 +82,11 @@ class DaskExecutor:
                 f"Workers died again and again on one shard of {job.modality} ({error.args[0]}). Finished shards are "
                 "kept; if memory ran out, try fewer --workers or a smaller --batch-size, then the same command."
             ) from error
+        except (FutureCancelledError, CommClosedError) as error:
+            raise RunFailed(
+                f"The Dask scheduler at {client.scheduler.address} was lost. Finished shards are kept: the same "
+                "command continues with another scheduler, or without one."
+            ) from error
         finally:
             running.clear()
             if client.status == "running":
@@ -91,6 +98,9 @@ class DaskExecutor:
 
     def _start(self, listen: Listener) -> Any:
         if self._client is None:
+            # What goes wrong is told once, by this package; Dask's own account of it is pages long.
+            for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+                logging.getLogger(name).setLevel(logging.CRITICAL)
             if self.scheduler or self.scheduler_file:
                 self._client = connect(self.scheduler, self.scheduler_file)
             else:

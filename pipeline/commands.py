@@ -122,6 +122,8 @@ def extract_command(
     collection = load_any(dataset, root, columns, name, task, hf)
     if limit is not None:
         collection = collection.limited(limit)
+    if modality:
+        collection = collection.only(modality)
     per_modality = {"source": encoder or [], "pooling": pool or [], "layer": layer or [], "revision": revision or []}
     options = ExtractOptions(
         encoders=encoder_specs(list(collection.media), per_modality, common),
@@ -133,7 +135,6 @@ def extract_command(
         max_failures=max_failures,
         retry_failed=retry_failed,
     )
-    collection = collection.only(modality) if modality else collection
     if dry_run:
         show_forecast(collection, features, options, as_json)
         return

@@ -6,6 +6,7 @@ shards written. Nothing that is on disk is lost by a failure.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -154,6 +155,8 @@ def _renew(plan: ModalityPlan, encoder: FrozenEncoder, run: _Run, rows: Sequence
     run.listen(Note(f"{plan.modality}: {len(rows)} changed or failed items are encoded again, the others kept"))
     beside = replacement(plan)
     _check_disk(beside)
+    # Begun anew each time: what an earlier attempt left may be of other lengths, and most of this is copying.
+    shutil.rmtree(beside.path, ignore_errors=True)
     beside.path.parent.mkdir(exist_ok=True)
     failed = _fill(beside, encoder, run, reuse=find_reuse(plan, run.dataset, rows))
     swap(beside.path, plan.path)

@@ -1,0 +1,174 @@
+"""kill -9 at random moments, of real processes: what a rerun finishes has the bytes of an undisturbed run.
+
+PGM_KILL_RUNS sets how often each kind of death is tried; continuous integration tries each once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from pgm.pipeline import Collection, ExtractOptions, extract, load_dataset
+
+RUNS = int(os.environ.get("PGM_KILL_RUNS", "1"))
+SAMPLES = 350
+BIN = Path(sys.executable).parent
+DEADLINE = 120.0
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Every file below a folder, by content."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def sounds(digits_root: Path) -> Collection:
+    return load_dataset("digits", digits_root).limited(SAMPLES).only(["audio"])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sounds: Collection, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    features = tmp_path_factory.mktemp("undisturbed")
+    extract(sounds, features, ExtractOptions(executor="serial"))
+    return digests(features)
+
+
+@contextmanager
+def process(*command: str, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a session of its own; whatever is left of it is killed at the end."""
+    with open(cwd / f"{Path(command[0]).name}-{time.monotonic_ns()}.log", "wb") as log:
+        child = subprocess.Popen(command, cwd=cwd, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield child
+        finally:
+            kill_family(child)
+
+
+def kill_family(child: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to a process and all its descendants, at once and without asking."""
+    if child.poll() is None:
+        parent = psutil.Process(child.pid)
+        for member in [parent, *parent.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+    child.wait(30)
+
+
+def extraction(digits_root: Path, features: Path, *options: str) -> tuple[str, ...]:
+    return (
+        str(BIN / "pgm"), "extract", "digits", "--root", str(digits_root), "--features", str(features),
+        "--limit", str(SAMPLES), "--modality", "audio", *options,
+    )  # fmt: skip
+
+
+def written(features: Path) -> int:
+    """Shards that have a record."""
+    return len(list(features.glob("digits/*/.writing/records/*.json")))
+
+
+def wait_until(condition: object, child: subprocess.Popen[bytes], what: str) -> None:
+    assert callable(condition)
+    until = time.monotonic() + DEADLINE
+    while not condition():
+        assert child.poll() is None, f"the run ended before {what}"
+        assert time.monotonic() < until, f"{what} did not happen"
+        time.sleep(0.005)
+
+
+def wait_for_a_random_moment(features: Path, child: subprocess.Popen[bytes], rng: random.Random) -> None:
+    some = rng.randint(1, 3)
+    wait_until(lambda: written(features) >= some, child, f"{some} shards")
+    time.sleep(rng.random() * 0.1)
+
+
+def finish(sounds: Collection, features: Path) -> dict[str, str]:
+    extract(sounds, features, ExtractOptions(executor="serial"))
+    return digests(features)
+
+
+@pytest.mark.parametrize("attempt", range(RUNS))
+@pytest.mark.parametrize("executor", ["serial", "dask"])
+def test_killing_the_whole_run(
+    sounds: Collection, undisturbed: dict[str, str], digits_root: Path, tmp_path: Path, executor: str, attempt: int
+) -> None:
+    features = tmp_path / "features"
+    command = extraction(digits_root, features, "--executor", executor, "--workers", "2")
+    with process(*command, cwd=tmp_path) as child:
+        wait_for_a_random_moment(features, child, random.Random(f"{executor}{attempt}"))
+    assert not list(features.glob("digits/*/store.json"))
+    assert finish(sounds, features) == undisturbed
+
+
+@pytest.mark.parametrize("attempt", range(RUNS))
+def test_killing_a_worker_costs_its_shard_only(
+    undisturbed: dict[str, str], digits_root: Path, tmp_path: Path, attempt: int
+) -> None:
+    features = tmp_path / "features"
+    command = extraction(digits_root, features, "--executor", "dask", "--workers", "2")
+    rng = random.Random(attempt)
+    with process(*command, cwd=tmp_path) as child:
+        wait_for_a_random_moment(features, child, rng)
+        workers = [p for p in psutil.Process(child.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+        rng.choice(workers).kill()
+        assert child.wait(DEADLINE) == 0
+    assert digests(features) == undisturbed
+
+
+@contextmanager
+def separate_cluster(folder: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes], list[subprocess.Popen[bytes]]]]:
+    """A `dask scheduler` and two `dask worker` processes; the scheduler's file, and the processes."""
+    file = folder / "scheduler.json"
+    dask = str(BIN / "dask")
+    here = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    with ExitStack() as stack:
+        start = lambda *command: stack.enter_context(process(dask, *command, cwd=folder))  # noqa: E731
+        scheduler = start("scheduler", *here, "--scheduler-file", str(file))
+        wait_until(file.exists, scheduler, "the scheduler's file")
+        options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--scheduler-file", str(file))
+        yield file, scheduler, [start("worker", *options) for _ in range(2)]
+
+
+def test_a_separate_cluster_survives_the_loss_of_a_worker(
+    undisturbed: dict[str, str], digits_root: Path, tmp_path: Path
+) -> None:
+    features = tmp_path / "features"
+    with separate_cluster(tmp_path) as (file, _, workers):
+        command = extraction(digits_root, features, "--scheduler-file", str(file))
+        with process(*command, cwd=tmp_path) as child:
+            wait_for_a_random_moment(features, child, random.Random(0))
+            os.kill(workers[0].pid, signal.SIGKILL)
+            assert child.wait(DEADLINE) == 0
+    assert digests(features) == undisturbed
+
+
+@pytest.mark.parametrize("attempt", range(RUNS))
+def test_killing_the_scheduler_stops_the_run_and_loses_nothing(
+    sounds: Collection, undisturbed: dict[str, str], digits_root: Path, tmp_path: Path, attempt: int
+) -> None:
+    features = tmp_path / "features"
+    with separate_cluster(tmp_path) as (file, scheduler, _):
+        command = extraction(digits_root, features, "--scheduler-file", str(file))
+        with process(*command, cwd=tmp_path) as child:
+            wait_for_a_random_moment(features, child, random.Random(attempt))
+            os.kill(scheduler.pid, signal.SIGKILL)
+            assert child.wait(DEADLINE) == 1
+            done = written(features)
+            said = next(tmp_path.glob("pgm-*.log")).read_text()
+    assert "Traceback" not in said
+    assert "scheduler" in said
+    assert done >= 1
+    assert finish(sounds, features) == undisturbed
