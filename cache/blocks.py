@@ -15,11 +15,10 @@ BLOCK_CHUNKS = 4
 POOL_BLOCKS = 16
 
 
-def sequential(rows: Int64s, size: int) -> Iterator[Int64s]:
-    """Rows in the order of the disk, `size` at a time."""
-    ordered = np.sort(rows)
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
+def parts(rows: Int64s, size: int) -> Iterator[Int64s]:
+    """Rows in their order, `size` at a time."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def pools(layout: Layout, rows: Int64s, rng: np.random.Generator) -> Iterator[Int64s]:

@@ -56,11 +56,16 @@ def encode(tokens: Array, stored: Stored) -> Encoded:
     """Cast or quantise checked tokens (rows, D)."""
     if stored != "int8":
         return Encoded(np.ascontiguousarray(tokens, dtype=stored))
-    exact = np.asarray(tokens, np.float32)
-    largest = np.abs(exact).max(axis=1, keepdims=True) if exact.size else np.zeros((len(exact), 1), np.float32)
-    scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-    quantised = np.rint(exact / scales).clip(-127, 127).astype(np.int8)
-    return Encoded(quantised, scales, quantisation_error(exact, decode(quantised, scales)))
+    quantised, scales = np.empty(tokens.shape, np.int8), np.empty((len(tokens), 1), np.float32)
+    errors, step = [], max(1, PIECE // tokens.shape[1])
+    for start in range(0, len(tokens), step):
+        exact = np.asarray(tokens[start : start + step], np.float32)
+        largest = np.abs(exact).max(axis=1, keepdims=True)
+        scale = scales[start : start + step] = np.where(largest > 0, largest / np.float32(127), np.float32(1))
+        scaled = exact / scale
+        quantised[start : start + step] = np.rint(scaled, out=scaled)
+        errors.append(quantisation_error(exact, decode(quantised[start : start + step], scale)))
+    return Encoded(quantised, scales, sum_errors(errors))
 
 
 def decode(quantised: Array, scales: Array, out: Array | None = None) -> Array:
@@ -71,7 +76,7 @@ def decode(quantised: Array, scales: Array, out: Array | None = None) -> Array:
 
 
 def quantisation_error(exact: Array, approximate: Array) -> dict[str, float]:
-    """Sums from which `merge_errors` makes the store's figures; a token's relative error is |x - y| / |x| (2-norms)."""
+    """Sums from which `merge_errors` makes a store's figures; a token's relative error is |x - y| / |x| (2-norms)."""
     approximate = approximate.astype(np.float32)
     norms = np.linalg.norm(exact, axis=1)
     other = np.linalg.norm(approximate, axis=1)
@@ -87,12 +92,21 @@ def quantisation_error(exact: Array, approximate: Array) -> dict[str, float]:
     }
 
 
+def sum_errors(errors: list[dict[str, float]]) -> dict[str, float]:
+    """The sums over several pieces."""
+    merged = {name: sum(error[name] for error in errors) for name in ("tokens", "relative_sum", "cosine_sum")}
+    merged["relative_largest"] = max((error["relative_largest"] for error in errors), default=0.0)
+    merged["cosine_smallest"] = min((error["cosine_smallest"] for error in errors), default=1.0)
+    return merged
+
+
 def merge_errors(errors: list[dict[str, float]]) -> dict[str, float]:
     """The store's int8 error over its non-zero tokens: largest and mean relative error, mean and smallest cosine."""
-    tokens = sum(error["tokens"] for error in errors)
+    merged = sum_errors(errors)
+    tokens = merged["tokens"]
     return {
-        "relative_error_largest": max((error["relative_largest"] for error in errors), default=0.0),
-        "relative_error_mean": sum(error["relative_sum"] for error in errors) / tokens if tokens else 0.0,
-        "cosine_mean": sum(error["cosine_sum"] for error in errors) / tokens if tokens else 1.0,
-        "cosine_smallest": min((error["cosine_smallest"] for error in errors), default=1.0),
+        "relative_error_largest": merged["relative_largest"],
+        "relative_error_mean": merged["relative_sum"] / tokens if tokens else 0.0,
+        "cosine_mean": merged["cosine_sum"] / tokens if tokens else 1.0,
+        "cosine_smallest": merged["cosine_smallest"],
     }

@@ -22,6 +22,7 @@ from .zarr_format import as_bytes
 
 MAIN = "features.h5"
 PARTS = "features.parts"
+ALIGNED = 4096  # rows begin on a page, as they do in a Zarr shard
 
 
 class Hdf5Format:
@@ -148,7 +149,7 @@ def part_template(
     path = scratch / f"template-{os.getpid()}-{threading.get_ident()}.h5"
     places = []
     try:
-        with h5py.File(path, "w") as file:
+        with h5py.File(path, "w", alignment_threshold=ALIGNED, alignment_interval=ALIGNED) as file:
             for name, shape, dtype in datasets:
                 plan = untimed_plan()
                 plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)

@@ -42,6 +42,18 @@ class TokenReader:
 
     def copy(self, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
         """Copy rows starts[j] : starts[j] + lengths[j] to out[positions[j]:], for every j."""
+        total = int(lengths.sum())
+        if not self._tokens.mappable or len(starts) < 2 or total * out.strides[0] < THREAD_BYTES:
+            self._copy(starts, lengths, positions, out)
+            return
+        half = int(np.searchsorted(np.cumsum(lengths), total // 2)) + 1
+        other = _second_thread().submit(self._copy, starts[half:], lengths[half:], positions[half:], out)
+        try:
+            self._copy(starts[:half], lengths[:half], positions[:half], out)
+        finally:
+            other.result()
+
+    def _copy(self, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
         if self._layout.stored != "int8":
             self._tokens.copy(starts, lengths, positions, out)
             return
@@ -61,7 +73,7 @@ class ArrayReader:
         self, layout: Layout, files: ZarrFormat | Hdf5Format, name: str, width: int, dtype: np.dtype[Any]
     ) -> None:
         self._layout, self._files, self._name = layout, files, name
-        self._mappable = layout.codec == "none" or name == "scales"
+        self.mappable = layout.codec == "none" or name == "scales"
         self._maps: list[Array | None] = [None] * layout.shards
         self._seen = [False] * layout.shards
         self._empty = np.empty((0, width), dtype)
@@ -82,19 +94,7 @@ class ArrayReader:
 
     def copy(self, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
         """Copy rows starts[j] : starts[j] + lengths[j] to out[positions[j]:], for every j."""
-        if not self._mappable:
-            self._copy_runs(starts, lengths, positions, out)
-            return
-        total = int(lengths.sum())
-        if total * self._row_bytes < THREAD_BYTES or len(starts) < 2:
-            self._copy_mapped(starts, lengths, positions, out)
-            return
-        half = int(np.searchsorted(np.cumsum(lengths), total // 2)) + 1
-        other = _second_thread().submit(self._copy_mapped, starts[half:], lengths[half:], positions[half:], out)
-        try:
-            self._copy_mapped(starts[:half], lengths[:half], positions[:half], out)
-        finally:
-            other.result()
+        (self._copy_mapped if self.mappable else self._copy_runs)(starts, lengths, positions, out)
 
     def _copy_mapped(self, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
         shards = starts // self._layout.shard_tokens
@@ -128,7 +128,7 @@ class ArrayReader:
 
     def _map(self, shard: int) -> Array | None:
         piece = self._maps[shard]
-        if piece is None and self._mappable:
+        if piece is None and self.mappable:
             piece = self._maps[shard] = self._files.map_shard(self._layout, shard, self._name)
         return piece
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .blocks import pools, sequential
+from .blocks import parts, pools
 from .encoding import Array, read_dtype
 from .errors import IdentityMismatch, SampleUnavailable, StoreIncomplete, UserError
 from .identity import Identity
@@ -139,11 +139,15 @@ class Features:
         """
         chosen = np.flatnonzero(self.available) if rows is None else self._chosen(rows, "error")[0]
         if shuffle is None:
-            for part in sequential(chosen, size):
+            for part in parts(np.sort(chosen), size):
                 yield part, *self.gather(part)
             return
         rng = np.random.default_rng(shuffle)
         for pool in pools(self.layout, chosen, rng):
+            if self.layout.codec == "none":
+                for part in parts(rng.permutation(pool), size):
+                    yield part, *self.gather(part)
+                continue
             tokens, lengths = self.gather(pool)
             starts, order = np.cumsum(lengths) - lengths, rng.permutation(len(pool))
             for start in range(0, len(pool), size):
