@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Inputs:
-    """tokens[m]: (B, S_m, D_m) floating; masks[m]: (B, S_m) bool, True where a token is real."""
+    """tokens[m]: (B, S_m, D_m) in the stored precision; masks[m]: (B, S_m) bool, True where a token is real."""
 
     tokens: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
@@ -53,3 +53,7 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def to(self, device: torch.device) -> Batch:
+        """A copy on `device` (rows stay); the batch itself where it is there already."""
+        return Batch(self.rows, self.inputs.to(device), self.targets.to(device, non_blocking=True))

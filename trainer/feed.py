@@ -1,8 +1,9 @@
 """How samples reach the model: resident where the split fits in memory, mapped where it does not.
 
-Resident: the split's packed tokens are one tensor a modality on the device; a batch is one index. Nothing is loaded
-while training, and there is no loader process. Mapped: a thread gathers the next batches from the page cache while the
-current one is computed (pinned for a GPU). Both give the same batches, bit for bit; which was chosen and why is said.
+Resident: the split's packed tokens are one tensor a modality on the device; a batch is one index. Mapped: batches are
+gathered from the page cache (pinned for a GPU). On a CPU, and for mapped feeds everywhere, a thread prepares the next
+batches while the current one is computed; there is no loader process. Both give the same batches, bit for bit, in the
+precision they are stored in: the model widens them in its first operation. Which was chosen and why is said.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,6 @@ from .pooling import pooled, pooled_lengths
 KINDS = ("auto", "resident", "mapped")
 RESIDENT_SHARE = 0.35  # of the free memory: the rest is the model's, the page cache's and other people's
 PREFETCH = 4  # batches
-WIDEN_BYTES = 128 << 20  # up to here float32 is worth its memory: no batch has to be converted
 
 
 class Feed(ABC):
@@ -36,7 +37,10 @@ class Feed(ABC):
     kind: str
     reason: str
 
-    def __init__(self, features: Mapping[str, Features], rows: Rows, targets: NDArray[Any], tokens: int) -> None:
+    def __init__(
+        self, features: Mapping[str, Features], rows: Rows, targets: NDArray[Any], tokens: int, device: torch.device
+    ) -> None:
+        self.device = device
         self.features = features
         self.rows = rows
         self.targets = torch.from_numpy(targets)
@@ -54,25 +58,36 @@ class Feed(ABC):
         return total
 
     @abstractmethod
+    def fetch(self, positions: Rows) -> Batch:
+        """One batch, wherever the feed's data lie."""
+
     def batches(self, order: Sequence[Rows]) -> Iterator[Batch]:
-        """The batches of `order`, on the device, tokens in float32."""
+        """The batches of `order` on the device, `PREFETCH` of them prepared ahead."""
+        with ThreadPoolExecutor(1, thread_name_prefix="pgm-feed") as pool:
+            waiting: deque[Future[Batch]] = deque()
+            coming = iter(order)
+            try:
+                while True:
+                    waiting.extend(pool.submit(self.fetch, rows) for rows in islice(coming, PREFETCH - len(waiting)))
+                    if not waiting:
+                        return
+                    yield waiting.popleft().result().to(self.device)
+            finally:
+                for future in waiting:
+                    future.cancel()
 
 
 class Resident(Feed):
-    """All tokens of the split on the device, in the precision they are stored in (small ones in float32)."""
+    """All tokens of the split on the device, in the precision they are stored in."""
 
     kind = "resident"
 
     def __init__(
         self, features: Mapping[str, Features], rows: Rows, targets: NDArray[Any], tokens: int, device: torch.device
     ) -> None:
-        super().__init__(features, rows, targets, tokens)
-        self.device = device
+        super().__init__(features, rows, targets, tokens, device)
         self.targets = self.targets.to(device)
-        self.tables = {name: self.load(name) for name in features}
-        if sum(table.nbytes for table in self.tables.values()) <= WIDEN_BYTES:
-            self.tables = {name: table.float() for name, table in self.tables.items()}
-        self.tables = {name: table.to(device) for name, table in self.tables.items()}
+        self.tables = {name: self.load(name).to(device) for name in features}
         self.starts = {name: starts_of(lengths) for name, lengths in self.lengths.items()}
 
     def load(self, name: str) -> torch.Tensor:
@@ -86,16 +101,19 @@ class Resident(Feed):
         return torch.from_numpy(table)
 
     def batches(self, order: Sequence[Rows]) -> Iterator[Batch]:
-        for positions in order:
-            tokens, masks = {}, {}
-            for name, table in self.tables.items():
-                lengths = self.lengths[name][positions]
-                index, mask = padded_index(self.starts[name][positions], lengths, len(table) - 1)
-                tokens[name] = self.chosen(table, index).float()
-                masks[name] = torch.from_numpy(mask).to(self.device, non_blocking=True)
-            where = torch.from_numpy(positions)
-            targets = self.targets.index_select(0, where.to(self.device, non_blocking=True))
-            yield Batch(torch.from_numpy(self.rows[positions]), Inputs(tokens, masks), targets)
+        # On a GPU indexing only queues work; a thread would add nothing but its hand-over.
+        return super().batches(order) if self.device.type == "cpu" else map(self.fetch, order)
+
+    def fetch(self, positions: Rows) -> Batch:
+        tokens, masks = {}, {}
+        for name, table in self.tables.items():
+            lengths = self.lengths[name][positions]
+            index, mask = padded_index(self.starts[name][positions], lengths, len(table) - 1)
+            tokens[name] = self.chosen(table, index)
+            masks[name] = torch.from_numpy(mask).to(self.device, non_blocking=True)
+        where = torch.from_numpy(positions).to(self.device, non_blocking=True)
+        targets = self.targets.index_select(0, where)
+        return Batch(torch.from_numpy(self.rows[positions]), Inputs(tokens, masks), targets)
 
     def chosen(self, table: torch.Tensor, index: Rows) -> torch.Tensor:
         """(B, S, D): the table's rows at `index` (B, S)."""
@@ -107,15 +125,9 @@ class Resident(Feed):
 
 
 class Mapped(Feed):
-    """Batches gathered by a thread, `PREFETCH` ahead."""
+    """Batches gathered from the stores' mapped files."""
 
     kind = "mapped"
-
-    def __init__(
-        self, features: Mapping[str, Features], rows: Rows, targets: NDArray[Any], tokens: int, device: torch.device
-    ) -> None:
-        super().__init__(features, rows, targets, tokens)
-        self.device = device
 
     def padded(self, name: str, positions: Rows) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """(B, S, D) in the stored precision (pooled: float32) and the mask (B, S); S is at least 1."""
@@ -141,24 +153,6 @@ class Mapped(Feed):
             torch.from_numpy(self.rows[positions]), Inputs(tokens, masks), self.targets[torch.from_numpy(positions)]
         )
         return pinned(batch) if self.device.type == "cuda" else batch
-
-    def batches(self, order: Sequence[Rows]) -> Iterator[Batch]:
-        with ThreadPoolExecutor(1, thread_name_prefix="pgm-feed") as pool:
-            waiting: deque[Future[Batch]] = deque(pool.submit(self.fetch, rows) for rows in order[:PREFETCH])
-            try:
-                for following in range(PREFETCH, len(order) + PREFETCH):
-                    if not waiting:
-                        return
-                    batch = waiting.popleft().result()
-                    if following < len(order):
-                        waiting.append(pool.submit(self.fetch, order[following]))
-                    inputs = batch.inputs.to(self.device)
-                    tokens = {name: value.float() for name, value in inputs.tokens.items()}
-                    targets = batch.targets.to(self.device, non_blocking=True)
-                    yield Batch(batch.rows, Inputs(tokens, inputs.masks), targets)
-            finally:
-                for future in waiting:
-                    future.cancel()
 
 
 def pinned(batch: Batch) -> Batch:

@@ -67,7 +67,7 @@ class Model(nn.Module):
         self.method = method
 
     def prepared(self, inputs: Inputs) -> Inputs:
-        inputs = inputs if self.standardize is None else self.standardize(inputs)
+        inputs = widened(inputs) if self.standardize is None else self.standardize(inputs)
         return inputs if self.null is None else self.null(inputs)
 
     def forward(self, inputs: Inputs) -> MethodOutput:
@@ -78,6 +78,11 @@ class Model(nn.Module):
     def trainable(self) -> int:
         """Number of trainable parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def widened(inputs: Inputs) -> Inputs:
+    """Tokens in float32; `Standardize` does the same in passing, as its buffers are float32."""
+    return Inputs({name: value.float() for name, value in inputs.tokens.items()}, inputs.masks)
 
 
 def unit_statistics(widths: Mapping[str, int]) -> dict[str, tuple[Tensor, Tensor]]:
