@@ -105,9 +105,7 @@ def ratios(scratch: Path) -> None:
     digits = load_dataset("digits", scratch / "digits")
     specs = [EncoderSpec("text"), EncoderSpec("audio"), EncoderSpec("vision")]
     specs.append(EncoderSpec("vision", wider_vit(scratch / "vit")))
-    print(
-        f"{'modality':<8} {'encoder':<10} {'bare loop':>10} {'serial':>8} {'ratio':>6}   {'1 worker':>10} {'2 workers':>10} {'gain':>5}"
-    )
+    print("modality encoder     bare loop   serial  ratio     1 worker  2 workers  gain")
     for spec in specs:
         collection = digits.only([spec.modality])
         bare, ours = (best(measure, collection, spec, scratch) for measure in (bare_loop, serial))
