@@ -36,19 +36,19 @@ def read_dtype(stored: Stored) -> np.dtype[Any]:
 def unfit_rows(tokens: Array, stored: Stored) -> npt.NDArray[np.int64]:
     """Rows that hold a NaN, an infinity or (unless stored as float32) a value beyond float16.
 
-    One integer comparison on the bits without the sign answers all three: NaN and infinity sort above every number.
+    Two integer maxima on the bits answer all three: NaN and infinity sort above every number, as signed integers
+    when positive, as unsigned ones when negative.
     """
     size = tokens.dtype.itemsize
-    bits = np.dtype(f"u{size}")
     limit = float(np.finfo(np.float16 if size == 2 else np.float32).max) if stored == "float32" else FLOAT16_MAX
-    highest = np.array([limit], tokens.dtype).view(bits)[0]
-    mask = np.array([2 ** (8 * size - 1) - 1], bits)[0]
-    rows, step = tokens.view(bits), max(1, PIECE // max(1, tokens.shape[1]))
-    bad = [
-        start + np.flatnonzero((piece & mask).max(axis=1) > highest)
-        for start in range(0, len(rows), step)
-        if ((piece := rows[start : start + step]) & mask).max() > highest
-    ]
+    positive, negative = (int(np.array(x, tokens.dtype).view(f"u{size}")) for x in (limit, -limit))
+    signed, unsigned = tokens.view(f"i{size}"), tokens.view(f"u{size}")
+    bad, step = [], max(1, PIECE // tokens.shape[1])
+    for start in range(0, len(tokens), step):
+        piece = slice(start, start + step)
+        if signed[piece].max() > positive or unsigned[piece].max() > negative:
+            rows = (signed[piece].max(axis=1) > positive) | (unsigned[piece].max(axis=1) > negative)
+            bad.append(start + np.flatnonzero(rows))
     return np.concatenate(bad) if bad else np.zeros(0, np.int64)
 
 
