@@ -186,9 +186,16 @@ class Features:
         return chosen, lengths
 
     def _fitting(self, out: Array, total: int) -> Array:
-        if out.ndim != 2 or out.shape[1] != self.dim or out.dtype != self.dtype or len(out) < total:
+        if (
+            out.ndim != 2
+            or out.shape[1] != self.dim
+            or out.dtype != self.dtype
+            or len(out) < total
+            or not out.flags.c_contiguous
+        ):
             raise UserError(
-                f"out must hold ({total}, {self.dim}) {self.dtype} for these rows; it is {out.shape} {out.dtype}"
+                f"out must hold ({total}, {self.dim}) {self.dtype} for these rows, contiguously; "
+                f"it is {out.shape} {out.dtype}"
             )
         return out[:total]
 
