@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from ...cache.errors import UserError
-from .config import PgMConfig, check_choice
-from .fusion import FusionConfig
-from .parameters import parameter_table, parameter_text
+
+EXAMPLE = "Example:  pgm params --modality text=768 --modality vision=768 --share-partitioner"
 
 
 def widths_of(modalities: list[str]) -> dict[str, int]:
@@ -37,10 +36,11 @@ def params(
     classes: Annotated[int, typer.Option(help="Outputs of the fusion head.")] = 101,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Print the trainable parameters beside Table 5 of the paper, and what the paper did not count.
+    """Print the trainable parameters beside Table 5 of the paper, and what the paper did not count."""
+    from .config import PgMConfig, check_choice
+    from .fusion import FusionConfig
+    from .parameters import parameter_table, parameter_text
 
-    Example: pgm params --modality text=768 --modality vision=768 --share-partitioner
-    """
     check_choice("--preset", preset, ("paper", "small"))
     check_choice("--decoder", decoder, ("cross", "ffn"))
     which: Literal["cross", "ffn"] = "ffn" if decoder == "ffn" else "cross"
