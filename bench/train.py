@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/train.py [--only waiting|epochs|loop|startup] [--samples 4000]
 
-The rows of HF `datasets` and HF `Trainer` appear where `datasets` and `accelerate` are installed. Ratios are of one run:
+The rows of HF `datasets` and `Trainer` appear where `datasets` and `accelerate` are installed. Ratios are of one run:
 the contenders take turns, epoch by epoch, and each row is its median. Takes about ten minutes on two cores.
 """
 
@@ -198,10 +198,10 @@ def trainer_epoch(resolved: Resolved, dataset: Any, folder: Path) -> Callable[[]
             super().__init__()
             self.model = model
 
-        def forward(self, **columns: Tensor) -> dict[str, Tensor]:
+        def forward(self, labels: Tensor, **columns: Tensor) -> dict[str, Tensor]:
             inputs = Inputs({m: columns[m].float() for m in SHAPES}, {m: columns[f"{m}_mask"].bool() for m in SHAPES})
             output = self.model(inputs)
-            return {"loss": torch.nn.functional.cross_entropy(output.logits, columns["label"].long())}
+            return {"loss": torch.nn.functional.cross_entropy(output.logits, labels.long())}
 
     wrapped = Wrapped(build_model(resolved))
     arguments = TrainingArguments(
@@ -283,7 +283,7 @@ def head_seconds(method: str, preset: str, shapes: Mapping[str, tuple[int, int]]
 
 
 def real_encoders() -> dict[str, tuple[tuple[int, int], float]]:
-    """T5-base, CLIP ViT-B/32 and AST at their real sizes (random weights: the time is the same): shape, seconds a sample."""
+    """T5-base, CLIP ViT-B/32 and AST at their real sizes (random weights take as long): shape, seconds a sample."""
     from transformers import ASTConfig, ASTModel, CLIPVisionConfig, CLIPVisionModel, T5Config, T5EncoderModel
 
     t5 = T5EncoderModel(T5Config(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12)).eval()

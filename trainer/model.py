@@ -17,6 +17,7 @@ from .order import Rows
 
 STATISTICS_TOKENS = 1 << 15  # a mean over so many tokens is off by about half a percent of a standard deviation
 CONSTANT = 1e-6  # a deviation below this share of the feature's size is rounding: such a feature becomes zero
+BLOCK = 1024  # tokens
 FARTHEST = 10.0  # deviations; a feature that is rare in training must not come in at hundreds of them in the test split
 
 
@@ -99,7 +100,7 @@ def measured_statistics(features: Mapping[str, Features], rows: Rows) -> dict[st
 
 
 def statistics_of(store: Features, rows: Rows) -> tuple[Tensor, Tensor]:
-    """One modality's mean and reciprocal deviation, accumulated in float64."""
+    """One modality's mean and reciprocal deviation."""
     lengths = present_lengths(store)[rows]
     rows = rows[lengths > 0]
     if not len(rows):
@@ -107,8 +108,12 @@ def statistics_of(store: Features, rows: Rows) -> tuple[Tensor, Tensor]:
     samples = max(1, int(STATISTICS_TOKENS / lengths[lengths > 0].mean()))
     chosen = rows if samples >= len(rows) else rows[np.linspace(0, len(rows) - 1, samples).astype(np.int64)]
     packed, _ = store.gather(chosen)
-    tokens: NDArray[np.float64] = packed.astype(np.float64)
-    mean, deviation = tokens.mean(axis=0), tokens.std(axis=0)
+    # Blocks in float32, their sums in float64: as exact as it matters, and ten times as fast as float64 throughout.
+    blocks = [packed[start : start + BLOCK].astype(np.float32) for start in range(0, len(packed), BLOCK)]
+    mean: NDArray[np.float64] = np.sum([b.sum(axis=0) for b in blocks], axis=0, dtype=np.float64) / len(packed)
+    centre = mean.astype(np.float32)
+    squares = np.sum([np.square(b - centre).sum(axis=0) for b in blocks], axis=0, dtype=np.float64)
+    deviation = np.sqrt(squares / len(packed))
     constant = deviation <= CONSTANT * (np.abs(mean) + CONSTANT)
     scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
-    return torch.from_numpy(mean).float(), torch.from_numpy(scale).float()
+    return torch.from_numpy(centre), torch.from_numpy(scale.astype(np.float32))

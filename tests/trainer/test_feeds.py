@@ -124,3 +124,28 @@ def test_both_feeds_train_to_the_same_weights(
     one = quick(toy, tmp_path / "a", method, feed="resident")
     other = quick(toy, tmp_path / "b", method, feed="mapped")
     assert one.weights.read_bytes() == other.weights.read_bytes()
+
+
+def test_statistics_are_those_of_the_training_tokens_and_constant_features_become_zero(tmp_path: Path) -> None:
+    from pgm.cache import FeatureWriter, Identity, Items, Layout, write_shard
+    from pgm.trainer.batch import Inputs
+    from pgm.trainer.model import Standardize, statistics_of
+
+    generator = np.random.default_rng(0)
+    tokens = (generator.normal(size=(3000, 4)) * [1e-3, 1, 300, 0] + [5, 0, -40, 7]).astype(np.float32)
+    ids, layout = [f"{row}" for row in range(1000)], Layout(np.full(1000, 3), 4, 512, stored="float32")
+    with FeatureWriter(tmp_path / "s", Identity("text", "x", {}), layout, ids) as writer:
+        for shard in writer.pending():
+            start, stop = layout.bounds(shard)
+            write_shard(tmp_path / "s", shard, tokens[start:stop])
+        store = writer.finalize(Items.of(layout, ids))
+    mean, scale = statistics_of(store, np.arange(500))
+    wanted = tokens[:1500].astype(np.float64)
+    assert np.allclose(mean.numpy(), wanted.mean(0), rtol=1e-5, atol=1e-5)
+    assert np.allclose(1 / scale.numpy()[:3], wanted.std(0)[:3], rtol=1e-3)
+    seen = Standardize({"text": (mean, scale)})(
+        Inputs({"text": torch.from_numpy(tokens[None] * 1.0)}, {"text": torch.ones(1, 3000, dtype=torch.bool)})
+    ).tokens["text"]
+    assert not seen[..., 3].any()
+    assert seen[:, :1500, :3].std(dim=1).sub(1).abs().max() < 0.01
+    assert seen.abs().max() <= 10
