@@ -37,7 +37,7 @@ STORES: dict[str, dict[str, str]] = {
     "zarr lz4": {"codec": "lz4"},
     "zarr int8": {"stored": "int8"},
 }
-WRITES = 5
+WRITES, TURNS = 5, 33
 Rows = list[tuple[str, float | None, str]]
 
 
@@ -121,7 +121,7 @@ def shuffled(count: int) -> list[np.ndarray]:
 
 
 def reading(root: Path, tokens: np.ndarray, stores: dict[str, Features]) -> Rows:
-    """Everything that reads shuffled samples in this process, interleaved five times; the best of each."""
+    """Everything that reads shuffled samples in this process, in turns; the best of each."""
     samples = tokens.reshape(-1, TOKENS, DIM)
     batches = shuffled(len(samples))
     out = np.empty((BATCH * TOKENS, DIM), np.float16)
@@ -155,15 +155,18 @@ def reading(root: Path, tokens: np.ndarray, stores: dict[str, Features]) -> Rows
             "one at a time",
         ),
         ("PgM gather, int8", stores["zarr int8"].gather, some, "dequantised to float16"),
-        ("h5py sorted fancy index", lambda b: h5[np.sort(b)], some, "contiguous dataset"),
+        ("h5py sorted fancy index", lambda b: h5[np.sort(b)], batches, "contiguous dataset"),
         ("tensorstore concurrent reads", lambda b: tensor_reads(concurrent, b), some, "same Zarr store"),
         ("zarr-python per-sample slices", lambda b: [plain[slices(i)] for i in b.tolist()], few, "same Zarr store"),
         ("one .npy a sample", lambda b: [np.load(folder / f"{i}.npy") for i in b.tolist()], some, ""),
         ("PgM gather, zarr zstd", stores["zarr zstd"].gather, few, "random rows decode whole chunks"),
     ]
     best = dict.fromkeys((name for name, *_ in contests), float("inf"))
-    for _ in range(5):
+    for turn in range(TURNS):
         for name, read, chosen, _ in contests:
+            # The quick ones get every turn: on a machine that others use, the best of few says little.
+            if turn and chosen is not batches and turn % 8:
+                continue
             best[name] = min(best[name], seconds(partial(read_all, read, chosen)) / (BATCH * len(chosen)))
     return [(name, 1 / best[name], note) for name, _, _, note in contests]
 

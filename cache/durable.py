@@ -22,7 +22,6 @@ from .errors import CorruptStore, RunFailed
 
 SEAL = "checksum"
 SETTLING = 16
-PIECE = 1 << 20
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -71,16 +70,17 @@ def explain_full_disk(path: Path) -> Iterator[None]:
 
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> tuple[int, str]:
-    """Write byte parts to `path`; return the size and the xxh3_128, taken while the bytes are in cache."""
+    """Write byte parts to `path`; return the size and the xxh3_128."""
     hasher, size = xxhash.xxh3_128(), 0
     with explain_full_disk(path), path.open("wb", buffering=0) as file:
         for part in parts:
             view = memoryview(part).cast("B")
+            hasher.update(view)
             size += len(view)
+            # In one call where the system takes it: a shard then lies in large folios of the page cache, which a
+            # reader maps by 2 MiB entries. In calls of 1 MiB it would not (0.85 against 0.6 of memory's speed).
             while view:
-                # Pieces: what was just written is hashed out of the processor's cache.
-                view, written = view[(count := file.write(view[:PIECE])) :], view[:count]
-                hasher.update(written)
+                view = view[file.write(view) :]
     return size, hasher.hexdigest()
 
 
