@@ -3,7 +3,6 @@ codes."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -59,8 +58,6 @@ app.add_typer(cache_app, name="cache")
 
 def main() -> None:
     """Entry point of `pgm`: a user's mistake exits 2, a failed run 1, Ctrl-C 130, each without a traceback."""
-    # Threads that spin while they wait slow each other tenfold where cores are shared; it is read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except PgMError as error:

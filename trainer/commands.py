@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +72,6 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
         """Train a head on cached features and evaluate it once on the test split."""
         if not cached:
             extract_missing(features, dataset)
-        share_cores()
         settings: dict[str, Any] = {**pairs(set_, "--set"), "precision": precision}
         settings |= given(epochs=epochs, pretrain_epochs=pretrain_epochs, batch=batch, tokens=tokens)
         from .request import Request
@@ -125,14 +123,6 @@ def print_outcome(result: dict[str, Any]) -> None:
     several = isinstance(result["run"], list)
     seeds = f", {len(result['run'])} seeds" if several else f", seed {result['seed']}"
     Console(soft_wrap=True).print(results_table(f"{result['dataset']}{seeds}, test split", columns))
-
-
-def share_cores() -> None:
-    """Before torch is imported: let waiting threads sleep.
-
-    They spin by default, which makes training ten times slower when another process wants the same cores.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pairs(texts: list[str] | None, option: str) -> dict[str, str]:
@@ -228,7 +218,6 @@ def evaluate_command(
     as_json: JsonOption = False,
 ) -> None:
     """Compute a run's metrics on a split again, from its saved weights."""
-    share_cores()
     from .inference import evaluate_run
     from .runs import open_run
 
@@ -258,7 +247,6 @@ def predict_command(
     device: DeviceOption = "auto",
 ) -> None:
     """Predict every sample of a cached dataset with a run's weights: same encoders, no labels needed."""
-    share_cores()
     from .inference import predict
     from .runs import open_run
 

@@ -31,6 +31,7 @@ from .request import Request, Resolved, features_root, resolve, runs_root
 from .runs import CONFIG, ENVIRONMENT, METRICS, RESULT, WEIGHTS, Run
 from .stages import SharedStages
 from .tasks import Retrieval
+from .threads import fitting_threads
 
 CHECKPOINT_SECONDS = 5.0
 
@@ -145,8 +146,9 @@ def fill(run: Run, resolved: Resolved, how: Execution) -> None:
     for note in data.notes:
         listener(Note(note))
     listener(started_event(run, resolved, training, feeds))
-    training.run()
-    finish(run, resolved, how, training, earlier + time.perf_counter() - started)
+    with fitting_threads(model, resolved.device):
+        training.run()
+        finish(run, resolved, how, training, earlier + time.perf_counter() - started)
 
 
 def finish(run: Run, resolved: Resolved, how: Execution, training: Training, seconds: float) -> None:
