@@ -1,0 +1,122 @@
+"""The command line as a user types it: real processes, from raw media to a result."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PGM = str(Path(sys.executable).parent / "pgm")
+EXTRACT = ("extract", "digits", "--root", "raw data", "--limit", "120", "--executor", "serial")
+
+
+def pgm(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([PGM, *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder after `pgm extract digits --json`, its raw media gone."""
+    folder = tmp_path_factory.mktemp("a user")
+    done = pgm(folder, *EXTRACT, "--json")
+    assert done.returncode == 0, done.stderr
+    (folder / "extract.json").write_text(done.stdout)
+    (folder / "extract.err").write_text(done.stderr)
+    (folder / "raw data").rename(folder / "taken away")
+    return folder
+
+
+def test_extract_prints_one_json_object_and_progress_elsewhere(folder: Path) -> None:
+    told = json.loads((folder / "extract.json").read_text())
+    assert set(told["modalities"]) == {"text", "audio", "vision"}
+    for modality, store in told["modalities"].items():
+        assert {"store", "samples", "tokens", "bytes", "failed", "seconds"} <= set(store)
+        assert store["samples"] == 120
+        assert store["failed"] == 0
+        assert Path(store["store"]).is_dir()
+        assert Path(store["store"]).name.startswith(f"{modality}--tiny-")
+    assert "random weights, not pretrained" in (folder / "extract.err").read_text()
+
+
+def test_training_from_the_cache_needs_no_encoder_and_no_raw_media(folder: Path) -> None:
+    code = (
+        "import sys; from pgm.cli import main\n"
+        "sys.argv = ['pgm', 'train', '--cached', '--epochs', '1', '--pretrain-epochs', '1', '--json']\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert not {'transformers', 'distributed', 'PIL', 'soundfile', 'av'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    keys = "run dataset method seed parameters val test seconds samples_per_second"
+    assert set(keys.split()) <= set(told)
+    assert (told["dataset"], told["method"], told["seed"]) == ("digits", "pgm", 0)
+    assert 0 <= told["test"]["accuracy"] <= 1
+
+
+def test_without_cached_what_is_there_is_not_extracted_again(folder: Path) -> None:
+    done = pgm(folder, "train", "--epochs", "1", "--method", "text", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["method"] == "single:text"
+    assert not (folder / "data").exists()
+
+
+def test_nothing_cached_names_the_command_that_makes_some(tmp_path: Path) -> None:
+    done = pgm(tmp_path, "train", "--cached")
+    assert done.returncode == 2
+    assert "pgm extract digits" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("extract", "digitz"), "Did you mean 'digits'"),
+        (("extract", "av_mnist"), "pgm extract av_mnist --root DIR"),
+        (("extract", "av_mnist", "--root", "."), "mnist/mnist.npz"),
+        (("extract", "digits", "--executor", "threads"), "use serial or dask"),
+        (("extract", "digits", "--format", "tar"), "use zarr or hdf5"),
+        (("extract", "digits", "--dtype", "int4"), "use auto, float32"),
+        (("extract", "digits", "--pool", "text=max"), "none, mean, cls or tokens:K"),
+        (("extract", "digits", "--encoder", "smell=tiny"), "names the modality 'smell'"),
+        (("extract", "digits", "--layer", "text=last"), "takes a number"),
+        (("extract", "digits", "--text-column", "title"), "describe a table of yours"),
+        (("extract",), "Which dataset?"),
+        (("train", "--cached", "--method", "concta"), "concat"),
+        (("params", "--preset", "huge"), "small"),
+        (("cache", "ls", "nowhere"), "nowhere"),
+    ],
+)
+def test_a_mistake_exits_2_with_one_message_and_no_traceback(
+    folder: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    done = pgm(folder, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "command", ["", "extract", "train", "params", "import", "cache", "runs", "evaluate", "predict"]
+)
+def test_every_help_page_teaches_with_an_example(tmp_path: Path, command: str) -> None:
+    done = pgm(tmp_path, *filter(None, [command]), "--help")
+    assert done.returncode == 0
+    assert "pgm " in done.stdout
+    assert "Example" in done.stdout or command in ("cache", "runs")
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, folder: Path) -> None:
+    arguments = ["digits" if part == "digits" else part for part in EXTRACT]
+    arguments[arguments.index("raw data")] = str(folder / "taken away")
+    done = pgm(tmp_path, *arguments, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    forecast = json.loads(done.stdout)["modalities"]["vision"]
+    assert {"samples", "tokens", "longest", "dim", "bytes", "shards", "free", "seconds"} <= set(forecast)
+    assert (forecast["samples"], forecast["longest"], forecast["dim"]) == (120, 17, 128)
+    assert list(tmp_path.iterdir()) == []
