@@ -115,14 +115,13 @@ def train_and_tell(
 
 def print_outcome(result: dict[str, Any]) -> None:
     """The test metrics with the floors below them, on stdout."""
-    from rich.console import Console
-
     from .display import results_table
+    from .listing import console
 
     columns = {result["method"]: result["test"], **result["floors"]}
     several = isinstance(result["run"], list)
     seeds = f", {len(result['run'])} seeds" if several else f", seed {result['seed']}"
-    Console(soft_wrap=True).print(results_table(f"{result['dataset']}{seeds}, test split", columns))
+    console().print(results_table(f"{result['dataset']}{seeds}, test split", columns))
 
 
 def pairs(texts: list[str] | None, option: str) -> dict[str, str]:

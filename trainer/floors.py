@@ -24,6 +24,7 @@ from .tasks import Retrieval, SentimentRegression, Task, Views
 
 TRAIN_LIMIT = 10_000
 STRENGTHS = (0.01, 0.1, 1.0)
+STEPS = 60
 Vectors = Mapping[str, Mapping[str, NDArray[np.float32]]]  # split -> modality -> (N, D)
 
 
@@ -92,41 +93,52 @@ def linear_probe(task: Task, vectors: Vectors, targets: Targets) -> dict[str, fl
     """Test metrics of the probe whose strength was the best on validation."""
     best: tuple[dict[str, float], dict[str, float]] | None = None
     for strength in STRENGTHS:
-        views = {split: probe_views(task, vectors, targets.train, split, strength) for split in ("val", "test")}
-        val = task.metrics(views["val"], targets.val)
-        if best is None or task.better(val, best[0]):
-            best = val, task.metrics(views["test"], targets.test)
+        val, test = probe_views(task, vectors, targets.train, strength)
+        scored = task.metrics(val, targets.val)
+        if best is None or task.better(scored, best[0]):
+            best = scored, task.metrics(test, targets.test)
     assert best is not None
     return best[1]
 
 
-def probe_views(task: Task, vectors: Vectors, train: NDArray[Any], split: str, strength: float) -> Views:
-    """What the task evaluates, from linear models fitted on the training vectors."""
+def probe_views(task: Task, vectors: Vectors, train: NDArray[Any], strength: float) -> tuple[Views, Views]:
+    """What the task evaluates of validation and test, from linear models fitted on the training vectors."""
     if isinstance(task, Retrieval):
-        return {m: probe(vectors["train"][m], train, vectors[split][m], task, strength) for m in task.modalities}
-    side_by_side = {name: np.concatenate(list(vectors[name].values()), axis=1) for name in ("train", split)}
-    return {"logits": probe(side_by_side["train"], train, side_by_side[split], task, strength)}
+        sides = {m: {split: vectors[split][m] for split in vectors} for m in task.modalities}
+    else:
+        sides = {"logits": {split: np.concatenate(list(vectors[split].values()), axis=1) for split in vectors}}
+    found = {name: probe(side, train, task, strength) for name, side in sides.items()}
+    return {name: pair[0] for name, pair in found.items()}, {name: pair[1] for name, pair in found.items()}
 
 
 def probe(
-    known: NDArray[np.float32], train: NDArray[Any], asked: NDArray[np.float32], task: Task, strength: float
-) -> NDArray[np.float32]:
-    """(N, outputs): scores, or log-probabilities of all classes, also unseen ones (retrieval: probabilities)."""
+    side: Mapping[str, NDArray[np.float32]], train: NDArray[Any], task: Task, strength: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Outputs (N, outputs) for validation and test: scores, or log-probabilities (retrieval: probabilities)."""
     # scikit-learn takes a second to import, and a run that is answered from its folder never needs it.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
+    from threadpoolctl import threadpool_limits
 
     if isinstance(task, SentimentRegression):
-        guess: NDArray[np.float32] = Ridge(alpha=1 / strength).fit(known, train).predict(asked).astype(np.float32)
-        return guess.reshape(-1, 1)
-    probabilities = np.zeros((len(asked), task.outputs), np.float32)
+        ridge = Ridge(alpha=1 / strength).fit(side["train"], train)
+        val, test = (ridge.predict(side[split]).astype(np.float32).reshape(-1, 1) for split in ("val", "test"))
+        return val, test
     classes = np.unique(train)
     if len(classes) == 1:
-        probabilities[:, classes] = 1
-        return probabilities
-    with warnings.catch_warnings():
-        # 100 steps are close enough for a floor.
+        val, test = (spread(np.ones((len(side[split]), 1)), classes, task) for split in ("val", "test"))
+        return val, test
+    # Products this narrow gain nothing from a second thread, and on a busy machine lose a factor of eight.
+    with threadpool_limits(1), warnings.catch_warnings():
+        # So many steps are close enough for a floor.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = LogisticRegression(C=strength, max_iter=100).fit(known, train)
-    probabilities[:, fitted.classes_] = fitted.predict_proba(asked)
+        fitted = LogisticRegression(C=strength, max_iter=STEPS).fit(side["train"], train)
+    val, test = (spread(fitted.predict_proba(side[split]), classes, task) for split in ("val", "test"))
+    return val, test
+
+
+def spread(known: NDArray[np.floating], classes: NDArray[np.int64], task: Task) -> NDArray[np.float32]:
+    """Probabilities of the classes that training has, as outputs for all classes."""
+    probabilities = np.zeros((len(known), task.outputs), np.float32)
+    probabilities[:, classes] = known
     return probabilities if isinstance(task, Retrieval) else np.log(probabilities + 1e-12)

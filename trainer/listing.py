@@ -13,6 +13,8 @@ from ..cache.identity import flatten
 from .display import cell, numbers, results_table
 from .runs import ENVIRONMENT, Run, difference, list_runs
 
+WIDE = 160
+
 
 def listed(root: Path, dataset: str | None) -> list[dict[str, Any]]:
     """A record a run: what it was and what came out, unfinished ones included."""
@@ -103,5 +105,6 @@ def print_difference(found: dict[str, Any]) -> None:
 
 
 def console() -> Console:
-    """stdout, without cutting long lines."""
-    return Console(soft_wrap=True, highlight=False)
+    """stdout; off a terminal wide enough for every column."""
+    out = Console(soft_wrap=True, highlight=False)
+    return out if out.is_terminal else Console(soft_wrap=True, highlight=False, width=WIDE)

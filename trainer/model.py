@@ -110,9 +110,9 @@ def statistics_of(store: Features, rows: Rows) -> tuple[Tensor, Tensor]:
     packed, _ = store.gather(chosen)
     # Blocks in float32, their sums in float64: as exact as it matters, and ten times as fast as float64 throughout.
     blocks = [packed[start : start + BLOCK].astype(np.float32) for start in range(0, len(packed), BLOCK)]
-    mean: NDArray[np.float64] = np.sum([b.sum(axis=0) for b in blocks], axis=0, dtype=np.float64) / len(packed)
+    mean: NDArray[np.float64] = np.stack([b.sum(axis=0) for b in blocks]).sum(axis=0, dtype=np.float64) / len(packed)
     centre = mean.astype(np.float32)
-    squares = np.sum([np.square(b - centre).sum(axis=0) for b in blocks], axis=0, dtype=np.float64)
+    squares = np.stack([np.square(b - centre).sum(axis=0) for b in blocks]).sum(axis=0, dtype=np.float64)
     deviation = np.sqrt(squares / len(packed))
     constant = deviation <= CONSTANT * (np.abs(mean) + CONSTANT)
     scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
