@@ -118,7 +118,7 @@ def probe(
     # scikit-learn takes a second to import, and a run that is answered from its folder never needs it.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     if isinstance(task, SentimentRegression):
         ridge = Ridge(alpha=1 / strength).fit(side["train"], train)
