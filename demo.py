@@ -19,7 +19,7 @@ from .trainer.display import TrainingDisplay
 
 METHODS = ("pgm", "concat", "audio", "vision", "text")
 DATASET = "digits"
-# Two thirds of the small preset's epochs, for every method alike: the demo is to fit in two minutes on a busy machine too.
+# Two thirds of the small preset's epochs, for every method alike: two minutes have to do on a busy machine too.
 SETTINGS = {"pretrain_epochs": 2, "epochs": 8}
 
 
