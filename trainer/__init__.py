@@ -9,11 +9,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .protocol import Protocol
     from .runs import Run, list_runs, open_run
+    from .synthetic import SyntheticConfig, SyntheticData, SyntheticTask, bayes_accuracy
     from .training import train
 
-__all__ = ["Protocol", "Run", "list_runs", "open_run", "train"]
-
-HOMES = {"Protocol": "protocol", "Run": "runs", "list_runs": "runs", "open_run": "runs", "train": "training"}
+HOMES = {
+    "Protocol": "protocol",
+    "Run": "runs",
+    "SyntheticConfig": "synthetic",
+    "SyntheticData": "synthetic",
+    "SyntheticTask": "synthetic",
+    "bayes_accuracy": "synthetic",
+    "list_runs": "runs",
+    "open_run": "runs",
+    "train": "training",
+}
+__all__ = [
+    "Protocol",
+    "Run",
+    "SyntheticConfig",
+    "SyntheticData",
+    "SyntheticTask",
+    "bayes_accuracy",
+    "list_runs",
+    "open_run",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

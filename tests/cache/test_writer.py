@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -116,9 +117,10 @@ def test_a_really_full_disk_keeps_finished_shards(tmp_path: Path, format_: str) 
     """A file system of 400 kB, mounted for one process, for a store of 550 kB."""
     disk = tmp_path / "disk"
     disk.mkdir()
+    on_disk, kept, python, driver = (shlex.quote(str(path)) for path in (disk, tmp_path, sys.executable, DRIVER))
     script = (
-        f"mount -t tmpfs -o size=400k none {disk} || exit 77; {sys.executable} {DRIVER} write {disk}/s {format_}; "
-        f"code=$?; cp -r {disk}/s {tmp_path}/kept; exit $code"
+        f"mount -t tmpfs -o size=400k none {on_disk} || exit 77; {python} {driver} write {on_disk}/s {format_}; "
+        f"code=$?; cp -r {on_disk}/s {kept}/kept; exit $code"
     )
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=False)
     if done.returncode in (77, 1) and "RunFailed" not in done.stderr and "mount" in done.stderr + done.stdout:
