@@ -63,6 +63,8 @@ def main() -> None:
     except PgMError as error:
         print(f"pgm: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("pgm: stopped. What was finished is kept; the same command continues.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        # Typer turns Ctrl-C into this exit code and says nothing.
+        if end.code == INTERRUPTED:
+            print("pgm: stopped. What was finished is kept; the same command continues.", file=sys.stderr)
+        raise

@@ -10,8 +10,10 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -89,8 +91,10 @@ class DaskExecutor:
             ) from error
         finally:
             running.clear()
-            if client.status == "running":
-                client.unregister_worker_plugin(plugin.name)
+            # After Ctrl-C the workers, which had it too, may be gone before this is said to them.
+            with suppress(CommClosedError, OSError, RuntimeError):
+                if client.status == "running":
+                    client.unregister_worker_plugin(plugin.name)
 
     def _submit(self, plugin: str, shard: int) -> Any:
         # Not pure: a rerun must not be answered from a result some earlier client left on the scheduler.
@@ -98,16 +102,17 @@ class DaskExecutor:
 
     def _start(self, listen: Listener) -> Any:
         if self._client is None:
-            # What goes wrong is told once, by this package; Dask's own account of it is pages long.
-            for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
-                logging.getLogger(name).setLevel(logging.CRITICAL)
             if self.scheduler or self.scheduler_file:
                 self._client = connect(self.scheduler, self.scheduler_file)
             else:
-                self._cluster = local_cluster(self.workers, visible_gpus())
+                with deaf_children():
+                    self._cluster = local_cluster(self.workers, visible_gpus())
                 self._client = Client(self._cluster)
                 if importlib.util.find_spec("bokeh") is not None:
                     listen(Note(f"Dask dashboard: {self._client.dashboard_link} (this machine only)"))
+            # Last, as each of Dask's parts sets its own: what goes wrong is told once, by this package.
+            for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+                logging.getLogger(name).setLevel(logging.CRITICAL)
         return self._client
 
     def close(self) -> None:
@@ -136,7 +141,7 @@ def local_cluster(workers: int, gpus: Sequence[str]) -> Any:
 
     With GPUs the cluster is dask-cuda's where that is installed.
     """
-    quiet = {"silence_logs": logging.ERROR}
+    quiet = {"silence_logs": logging.CRITICAL}
     try:
         if not gpus:
             return LocalCluster(
@@ -159,6 +164,19 @@ def local_cluster(workers: int, gpus: Sequence[str]) -> Any:
             f"Dask could not start {workers} worker processes: {error} In a script of your own, call extract under "
             "`if __name__ == '__main__':`; --executor serial needs no workers."
         ) from error
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes started here ignore Ctrl-C: a terminal sends it to all, and it is this process that ends the others."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def visible_gpus() -> list[str]:

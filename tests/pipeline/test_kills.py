@@ -172,3 +172,17 @@ def test_killing_the_scheduler_stops_the_run_and_loses_nothing(
     assert "scheduler" in said
     assert done >= 1
     assert finish(sounds, features) == undisturbed
+
+
+@pytest.mark.parametrize("executor", ["serial", "dask"])
+def test_ctrl_c_stops_with_one_sentence(digits_root: Path, tmp_path: Path, executor: str) -> None:
+    """SIGINT to the whole process group, as a terminal sends it."""
+    features = tmp_path / "features"
+    command = extraction(digits_root, features, "--executor", executor, "--workers", "2")
+    with process(*command, cwd=tmp_path) as child:
+        wait_for_a_random_moment(features, child, random.Random(executor))
+        os.killpg(child.pid, signal.SIGINT)
+        assert child.wait(DEADLINE) == 130
+        said = next(tmp_path.glob("pgm-*.log")).read_text()
+    assert "the same command continues" in said
+    assert "Traceback" not in said
