@@ -28,6 +28,7 @@ from ...cache.errors import NotFound, UserError
 from ...cache.manifest import Task
 from ..collection import Collection, count_splits
 from ..decode import decode_text
+from ..imports.arrays import METRICS
 from ..media import FileMedia, Media, TextMedia
 from .splitting import SEED, draw_splits
 
@@ -36,12 +37,6 @@ SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "eval"), "test"),
-}
-METRICS: Mapping[str, tuple[str, ...]] = {
-    "classification": ("accuracy", "weighted_f1"),
-    "emotion": ("accuracy", "weighted_f1"),
-    "sentiment": ("acc2_has0", "acc2_non0", "f1_has0", "f1_non0", "acc7", "mae", "corr"),
-    "retrieval": ("map", "precision_at_10"),
 }
 Row = Mapping[str, Any]
 
