@@ -28,7 +28,9 @@ from .media import Media
 from .plan import ModalityPlan
 from .standing import Reuse
 
-DECODE_THREADS = 2
+# One beside a CPU encoder: a second one takes the interpreter and a core from it (measured: 5.0 s against 4.4 s on mel
+# frames). A GPU leaves the cores to decoding.
+DECODE_THREADS = {"cpu": 1, "cuda": 8}
 BATCHES_AHEAD = 3
 
 
@@ -105,7 +107,7 @@ def _encoded(
     job: EncodeJob, encoder: FrozenEncoder, rows: Sequence[int], failures: dict[int, str]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Row and (S, D) features of each sample that can be encoded; `failures` takes the reasons of the others."""
-    with one_thread(encoder), ThreadPoolExecutor(DECODE_THREADS) as pool:
+    with one_thread(encoder), ThreadPoolExecutor(DECODE_THREADS[encoder.device.type]) as pool:
         for ready in _prepared(job, encoder, batches(rows, job.layout.lengths, encoder), pool):
             failures |= ready.failures
             features = encoder.encode(ready.batch) if ready.batch else []
@@ -136,9 +138,10 @@ def _prepared(
 ) -> Iterator[_Prepared]:
     """Decoded batches in order, a few of them decoded ahead."""
     waiting: deque[Future[_Prepared]] = deque()
+    ahead = BATCHES_AHEAD + DECODE_THREADS[encoder.device.type]
     for rows in cut:
         waiting.append(pool.submit(_prepare, job, encoder, rows))
-        if len(waiting) > BATCHES_AHEAD:
+        if len(waiting) > ahead:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()

@@ -26,7 +26,7 @@ from .collection import Collection
 from .decode import DecodeError
 from .encoders import EncoderSpec, FrozenEncoder
 from .encoders.base import readable
-from .media import Media
+from .media import FileMedia, Media
 
 SMALLEST_SHARD, LARGEST_SHARD = 256 << 10, 64 << 20
 # Enough shards that several workers share even a small dataset evenly.
@@ -93,7 +93,7 @@ def make_plan(
 ) -> ModalityPlan:
     """Fix everything about one modality's store before its first shard.
 
-    Reads every source once, in `threads` threads.
+    Reads every source once, files in `threads` threads.
     """
     modality = encoder.spec.modality
     media = collection.media[modality]
@@ -135,7 +135,9 @@ def survey(
     def look(rows: range) -> list[tuple[int, str, int | DecodeError]]:
         return list(_measured([(row, source) for row in rows if (source := media[row]) is not None], encoder))
 
-    with ThreadPoolExecutor(threads) as pool:
+    # Threads wait for disks; over media that are in memory already they would only take turns.
+    on_disk = any(isinstance(source, FileMedia) for source in media)
+    with ThreadPoolExecutor(threads if on_disk else 1) as pool:
         for row, digest, length in chain.from_iterable(pool.map(look, blocks)):
             digests[row] = digest
             if isinstance(length, DecodeError):

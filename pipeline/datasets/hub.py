@@ -1,5 +1,4 @@
 """A dataset of the Hugging Face hub, or a local one in its format, where the `datasets` library is installed.
-installed.
 
 Its rows become files and a Parquet table under `data/`, written once; from there on it is a user's own table. Copying
 costs disk, and buys that worker processes read plain files and that a later run needs neither the library nor the
@@ -11,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ def fetch(name: str, columns: Columns, folder: Path) -> Path:
         splits = datasets.load_from_disk(name) if local.is_dir() else datasets.load_dataset(name)
     except (OSError, ValueError) as error:
         raise NotFound(f"The datasets library could not load {name!r}: {str(error).splitlines()[0]}") from error
+    if not isinstance(splits, datasets.DatasetDict):
+        splits = {"train": splits}
     folder.mkdir(parents=True, exist_ok=True)
     rows = [row for split, dataset in splits.items() for row in _rows(datasets, dataset, split, columns, folder)]
     partial = table.with_suffix(".partial")
@@ -48,18 +50,26 @@ def fetch(name: str, columns: Columns, folder: Path) -> Path:
 
 
 def _rows(datasets: Any, dataset: Any, split: str, columns: Columns, folder: Path) -> Iterator[dict[str, Any]]:
-    features: Mapping[str, Any] = dataset.features
+    """The named columns of each row, media as paths; without a split column of its own, the split it lies in."""
     media = [column for column in (columns.image, columns.audio, columns.video) if column]
+    wanted = [column for role, column in columns.named().items() if role != "split" or column in dataset.column_names]
+    for column in wanted:
+        if column not in dataset.column_names:
+            near = get_close_matches(column, dataset.column_names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"The dataset has no column {column!r}.{hint} It has: {', '.join(dataset.column_names)}.")
+    dataset = dataset.select_columns(wanted)
     for column in media:
-        if column in features and hasattr(features[column], "decode"):
+        if hasattr(dataset.features[column], "decode"):
             # The stored bytes as they are: decoding is this package's business, with its own limits.
-            dataset = dataset.cast_column(column, type(features[column])(decode=False))
+            dataset = dataset.cast_column(column, type(dataset.features[column])(decode=False))
+    features: Mapping[str, Any] = dataset.features
     names = {column: feature.names for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
     for number, row in enumerate(dataset):
         kept = {key: names[key][value] if key in names and value is not None else value for key, value in row.items()}
         for column in media:
-            kept[column] = _written(kept.get(column), folder, f"{split}-{number:06d}-{column}")
-        yield {**kept, (columns.split or "split"): split}
+            kept[column] = _written(kept[column], folder, f"{split}-{number:06d}-{column}")
+        yield {(columns.split or "split"): split, **kept}
 
 
 def _written(value: Any, folder: Path, stem: str) -> str | None:
