@@ -11,6 +11,7 @@ import typer
 from .cache.commands import cache_app
 from .cache.errors import PgMError
 from .pipeline import commands as pipeline_commands
+from .pipeline.datasets.commands import datasets_app
 from .pipeline.imports import commands as import_commands
 from .trainer import commands as trainer_commands
 from .trainer.pgm import commands as pgm_commands
@@ -53,6 +54,7 @@ app.command("predict", epilog=trainer_commands.PREDICT_EXAMPLE)(trainer_commands
 app.command("params", epilog=pgm_commands.EXAMPLE)(pgm_commands.params)
 app.command("import", epilog=import_commands.EXAMPLE)(import_commands.import_command)
 app.add_typer(trainer_commands.runs_app, name="runs")
+app.add_typer(datasets_app, name="datasets")
 app.add_typer(cache_app, name="cache")
 
 

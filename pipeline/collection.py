@@ -22,12 +22,13 @@ class Collection:
 
     `samples` holds one row a sample: `id` (unique), `split`, the label column the card names, and `group` where samples
     must not be torn apart by a split. `media[modality][i]` is sample i's source, None where the dataset has none for
-    it.
+    it. `warnings` are what a user should see before the work begins; they stand in the card's notes too.
     """
 
     card: DatasetCard
     samples: pa.Table
     media: Mapping[str, Sequence[Media | None]]
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ids = self.samples.column("id").to_pylist()
@@ -68,6 +69,11 @@ class Collection:
         samples = self.samples.take(pa.array(rows))
         media = {m: [sources[i] for i in rows] for m, sources in self.media.items()}
         return replace(self, card=replace(self.card, splits=count_splits(samples)), samples=samples, media=media)
+
+    def warned(self, warning: str) -> Collection:
+        """The same samples with one warning more, on the card as well."""
+        card = replace(self.card, notes=(*self.card.notes, warning))
+        return replace(self, card=card, warnings=(*self.warnings, warning))
 
     def only(self, modalities: Sequence[str]) -> Collection:
         """The same samples with these modalities alone."""

@@ -43,7 +43,7 @@ Rerunning the same command continues where it stopped; a finished store is left 
 def extract_command(
     dataset: Annotated[
         str | None,
-        typer.Argument(help="A dataset (digits, av_mnist), or a table of yours: .csv, .tsv, .jsonl, .parquet."),
+        typer.Argument(help="A dataset (see `pgm datasets ls`), or a table of yours: .csv, .tsv, .jsonl, .parquet."),
     ] = None,
     root: RootOption = None,
     features: FeaturesOption = Path("features"),
@@ -136,6 +136,8 @@ def extract_command(
         retry_failed=retry_failed,
     )
     if dry_run:
+        for warning in collection.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         show_forecast(collection, features, options, as_json)
         return
     with ExtractionDisplay() as display:

@@ -59,6 +59,8 @@ def extract(
     write_dataset(dataset, collection.card, collection.samples)
     executor = make_executor(options.executor, options.workers, options.scheduler, options.scheduler_file)
     run = _Run(options, dataset, executor, listen)
+    for warning in collection.warnings:
+        listen(Note(f"warning: {warning}"))
     try:
         return [
             _extract_modality(collection, options.encoders.get(modality, EncoderSpec(modality)), run)

@@ -17,9 +17,13 @@ import xxhash
 
 @dataclass(frozen=True, slots=True)
 class FileMedia:
-    """A media file (image, sound, video or text)."""
+    """A media file (image, sound, video or text).
+
+    Frames are taken of the clip's first `seconds`, where given; of sound every encoder takes 30 s at most.
+    """
 
     path: str
+    seconds: float | None = None
 
     def read(self) -> bytes:
         """The file's bytes. Raises OSError where it cannot be read."""
@@ -31,6 +35,9 @@ class FileMedia:
         with open(self.path, "rb", buffering=0) as file:
             while block := file.read(1 << 20):
                 hasher.update(block)
+        if self.seconds is not None:
+            # What is used of the file is part of the source: another limit means other features.
+            hasher.update(f"first {self.seconds:g} s".encode())
         return hasher.hexdigest()
 
     def __str__(self) -> str:

@@ -16,18 +16,39 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from sklearn.model_selection import train_test_split
 
 from ...cache import DatasetCard
 from ...cache.errors import NotFound
 from ..collection import SPLITS, Collection, count_splits
 from ..media import ArrayMedia, FileMedia, Media
+from .page import Finding, Page
+from .reading import files_in
 
 SUMMARY = "70,000 MNIST images paired by digit with FSDD's spoken digits (needs --root)"
+MODALITIES = ("audio", "vision")
 SEED = 20251027
 VALIDATION = 5_000
 CLASSES = tuple(str(digit) for digit in range(10))
 NOTES = ("Image and sound are paired by digit with a fixed seed: the pairing is synthetic, both media are real.",)
+
+PAGE = Page(
+    layout=__doc__ or "",
+    splits="the official halves of both; 5,000 training images, stratified, validate",
+    classes=", ".join(CLASSES),
+    licence="FSDD: CC BY-SA 4.0; MNIST: see the source",
+    source="MNIST as an .npz of x_train, y_train, x_test, y_test; github.com/Jakobovski/free-spoken-digit-dataset",
+    citation="LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition. Proc. IEEE 1998",
+    published={"train": 55_000, "val": 5_000, "test": 10_000},
+)
+
+
+def look(root: Path) -> list[Finding]:
+    """Both halves, which are needed."""
+    recordings = root / "fsdd" / "recordings"
+    return [
+        Finding("mnist/mnist.npz", (root / "mnist" / "mnist.npz").is_file()),
+        Finding("fsdd/recordings/*.wav", len(files_in(recordings, (".wav",)))),
+    ]
 
 
 def load(root: Path) -> Collection:
@@ -78,6 +99,8 @@ def find(root: Path) -> tuple[Path, Path]:
 
 def _with_validation(labels: np.ndarray) -> np.ndarray:
     """ "train" or "val" for each training image, every digit in proportion."""
+    from sklearn.model_selection import train_test_split
+
     splits = np.full(len(labels), "train", dtype=object)
     held_out = min(VALIDATION, len(labels) // 10)
     _, val = train_test_split(np.arange(len(labels)), test_size=held_out, random_state=SEED, stratify=labels)

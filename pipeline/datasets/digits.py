@@ -19,14 +19,14 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from ...cache import DatasetCard
 from ..collection import Collection, count_splits
 from ..media import FileMedia
+from .page import Finding, Page
 
 SUMMARY = "1,797 real handwritten digits, each with a generated DTMF tone and a generated short text (embedded)"
+MODALITIES = ("text", "audio", "vision")
 SEED = 20251027
 SAMPLE_RATE = 16_000
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -38,6 +38,21 @@ LOW_HZ, HIGH_HZ = (697, 770, 852, 941), (1209, 1336, 1477)
 KEYPAD = {digit: divmod(digit - 1, 3) for digit in range(1, 10)} | {0: (3, 1)}
 # How often a modality says nothing of its digit, or something wrong.
 SILENT, WRONG_WORD, MOSTLY_HIDDEN = 0.30, 0.30, 0.45
+
+PAGE = Page(
+    layout=__doc__ or "",
+    splits="70/10/20, stratified by label, drawn with a fixed seed",
+    classes=", ".join(CLASSES),
+    licence="see scikit-learn (the images); sounds and texts are made here",
+    source="comes with scikit-learn; nothing to get",
+    citation="Alpaydin, Kaynak: Optical recognition of handwritten digits. UCI Machine Learning Repository 1998",
+    published={"train+val+test": 1_797},
+)
+
+
+def look(root: Path) -> list[Finding]:
+    """The table written last; where it is not there, extraction makes the dataset first."""
+    return [Finding("labels.csv", (root / "labels.csv").is_file(), False, "the dataset is made on first use")]
 
 
 def load(root: Path) -> Collection:
@@ -74,6 +89,8 @@ def load(root: Path) -> Collection:
 
 def generate(root: Path) -> None:
     """Write the dataset under `root`. `labels.csv` comes last, so that a broken-off run is begun again."""
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     labels = digits.target.astype(int)
     splits = _stratified_splits(labels)
@@ -97,6 +114,8 @@ def generate(root: Path) -> None:
 
 def _stratified_splits(labels: np.ndarray) -> np.ndarray:
     """70 % train, 10 % val, 20 % test, each with every class in proportion."""
+    from sklearn.model_selection import train_test_split
+
     rows = np.arange(len(labels))
     rest, test = train_test_split(rows, test_size=0.2, random_state=SEED, stratify=labels)
     _, val = train_test_split(rest, test_size=0.125, random_state=SEED, stratify=labels[rest])

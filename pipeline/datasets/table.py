@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -30,14 +29,10 @@ from ..collection import Collection, count_splits
 from ..decode import decode_text
 from ..imports.arrays import METRICS
 from ..media import FileMedia, Media, TextMedia
-from .splitting import SEED, draw_splits
+from .reading import inside
+from .splitting import SEED, SPLIT_NAMES, draw_splits
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "eval"), "test"),
-}
 Row = Mapping[str, Any]
 
 
@@ -153,13 +148,7 @@ def _media(rows: Sequence[Row], columns: Columns, root: Path) -> dict[str, list[
 def _file(relative: str, root: Path, number: int) -> FileMedia | None:
     if not relative:
         return None
-    path = os.path.normpath(root / relative)
-    if not Path(path).is_relative_to(root):
-        raise UserError(
-            f"Row {number + 1} names {relative!r}, which lies outside the root {root}. Paths in a table must stay "
-            "under it; name the folder that holds them all with --root."
-        )
-    return FileMedia(path)
+    return FileMedia(str(inside(root, relative, f"Row {number + 1}")))
 
 
 def _labels(rows: Sequence[Row], column: str | None, task: str) -> tuple[tuple[str, ...], Any]:

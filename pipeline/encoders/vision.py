@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ..decode import DecodeError, decode_frames
-from ..media import ArrayMedia, Media
+from ..media import ArrayMedia, FileMedia, Media
 from .base import Batch, FrozenEncoder
 
 
@@ -31,7 +31,8 @@ class VisionEncoder(FrozenEncoder):
             if array.dtype != np.uint8 or array.ndim not in (2, 3):
                 raise DecodeError(f"array of {array.dtype}, shape {array.shape}: an image is uint8 (H, W) or (H, W, 3)")
             return [Image.fromarray(array).convert("RGB")] * self.spec.frames
-        return decode_frames(media.read(), self.spec.frames)
+        seconds = media.seconds if isinstance(media, FileMedia) else None
+        return decode_frames(media.read(), self.spec.frames, seconds)
 
     def collate(self, items: Sequence[Any]) -> Batch:
         frames = [frame for item in items for frame in item]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from pgm.pipeline import Collection, load_dataset
+from pgm.cache import CachedDataset, open_dataset
+from pgm.pipeline import Collection, ExtractOptions, extract, load_dataset
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +47,14 @@ def av_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             wave = 0.1 * rng.normal(size=2000 + 100 * digit)
             soundfile.write(recordings / f"{digit}_ann_{index}.wav", wave, 8000)
     return root
+
+
+@pytest.fixture
+def encoded(tmp_path: Path) -> Callable[[Collection], CachedDataset]:
+    """Runs a collection through the tiny encoders, whatever share of it is bad, and opens what was written."""
+
+    def run(collection: Collection) -> CachedDataset:
+        extract(collection, tmp_path / "features", ExtractOptions(executor="serial", max_failures=1.0))
+        return open_dataset(tmp_path / "features", collection.card.name)
+
+    return run
