@@ -1,8 +1,8 @@
-"""Arrays that are features already, as a cached dataset: `pgm import NAME FILE --modality M --tokens KEY --labels KEY`.
+"""Arrays that are features already, as a cached dataset: the one writer behind every layout of `pgm import`.
 
-Takes (N, D) vectors (one token a sample) or (N, S, D) tokens with optional lengths, from .npz, .mat or Python. Values
-are kept in float32, because published features come in every scale. Provenance "imported", with the file's digest,
-stands in the store's identity.
+Takes (N, D) vectors (one token a sample), (N, S, D) tokens with optional lengths, or packed tokens, from any file or
+from Python. Values are kept in float32, because published features come in every scale. Provenance "imported", with
+the file's digest, stands in the store's identity.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from ...cache import DatasetCard, FeatureWriter, Identity, Items, Layout, write_dataset, write_shard
 from ...cache.errors import UserError
 from ...cache.identity import ids_digest
+from .imported import SPLIT_NAMES, PackedTokens, Task
+from .padding import frames_of, pack
 
-Task = Literal["classification", "emotion", "sentiment", "retrieval"]
 METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "weighted_f1"),
     "emotion": ("accuracy", "weighted_f1"),
@@ -29,7 +30,6 @@ METRICS: dict[str, tuple[str, ...]] = {
     "retrieval": ("map", "p10"),
 }
 SHARD_TOKENS = 1 << 14
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "dev": "val", "test": "test"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +45,20 @@ class ArrayModality:
 
     def origin(self) -> dict[str, Any]:
         """What stands in the store's identity."""
-        if self.source is not None:
-            return dict(self.source)
-        return {"digest": hashlib.blake2b(np.ascontiguousarray(self.tokens).tobytes(), digest_size=16).hexdigest()}
+        fields = dict(self.source) if self.source is not None else {"digest": digest_of(self.tokens)}
+        # Other lengths of the same array are other tokens.
+        return fields if self.lengths is None else {**fields, "lengths": digest_of(np.asarray(self.lengths, np.int64))}
+
+
+def digest_of(array: NDArray[Any]) -> str:
+    """32 hex digits of an array's values."""
+    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).hexdigest()
 
 
 def import_arrays(
     features: Path,
     name: str,
-    modalities: Mapping[str, ArrayModality],
+    modalities: Mapping[str, ArrayModality | PackedTokens],
     labels: NDArray[Any],
     splits: Sequence[str],
     *,
@@ -73,7 +78,7 @@ def import_arrays(
     count = len(labels)
     ids = list(ids) if ids is not None else [f"{row:06d}" for row in range(count)]
     column, names = label_column(labels, task, classes)
-    split = [SPLIT_NAMES.get(str(value).lower(), "") for value in splits]
+    split = [SPLIT_NAMES.get(text_of(value).strip().lower(), "") for value in splits]
     columns: dict[str, Any] = {"id": ids, "split": split, "label": column}
     if groups is not None:
         columns["group"] = [str(group) for group in groups]
@@ -86,7 +91,12 @@ def import_arrays(
         )
     stores = {modality: packed(modality, array, count) for modality, array in modalities.items()}
     folder = features / name
-    source = {modality: array.origin() for modality, array in modalities.items()}
+    for modality, (tokens, lengths) in stores.items():
+        check_finite(modality, tokens, lengths, ids)
+    source = {
+        modality: array.origin() if isinstance(array, ArrayModality) else dict(array.source)
+        for modality, array in modalities.items()
+    }
     sizes: dict[str, int] = {part: split.count(part) for part in ("train", "val", "test") if part in split}
     card = DatasetCard(name, task, tuple(names), METRICS[task], splits=sizes, source=source, notes=tuple(notes))
     write_dataset(folder, card, pa.table(columns))
@@ -97,16 +107,21 @@ def import_arrays(
 
 def label_column(labels: NDArray[Any], task: Task, classes: Sequence[str] | None) -> tuple[NDArray[Any], Sequence[str]]:
     """The label column and the class names. Raises UserError for labels the task cannot use."""
+    labels = tidy(labels)
+    if labels.ndim != 1:
+        raise UserError(f"The labels have shape {labels.shape}; expected one a sample, (N,).")
     if task == "sentiment":
+        if labels.dtype.kind not in "iuf" or not np.isfinite(labels).all():
+            raise UserError(f"--task sentiment needs a number for every sample; the labels are {labels.dtype}.")
         return labels.astype(np.float64), ()
-    if labels.dtype.kind in "US":
+    if labels.dtype.kind == "U":
         names = list(classes) if classes is not None else sorted({str(label) for label in labels})
         unknown = sorted({str(label) for label in labels} - set(names))
         if unknown:
             raise UserError(f"Label {unknown[0]!r} is none of the classes {', '.join(names)}.")
         place = {label: index for index, label in enumerate(names)}
         return np.array([place[str(label)] for label in labels], np.int32), names
-    if labels.dtype.kind not in "iub":
+    if labels.dtype.kind == "f" and not (np.isfinite(labels).all() and (labels == np.round(labels)).all()):
         raise UserError(f"Labels of type {labels.dtype} are neither names nor whole numbers; is this --task sentiment?")
     numbers = labels.astype(np.int32)
     names = list(classes) if classes is not None else [str(i) for i in range(int(numbers.max(initial=0)) + 1)]
@@ -117,22 +132,63 @@ def label_column(labels: NDArray[Any], task: Task, classes: Sequence[str] | None
     return numbers, names
 
 
-def packed(modality: str, array: ArrayModality, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def tidy(values: Any) -> NDArray[Any]:
+    """Labels, ids or splits as an array of numbers or of text, whichever way a file kept them."""
+    array = np.asarray(values)
+    if array.dtype.kind == "O":
+        items = [item.item() if isinstance(item, np.ndarray) and item.size == 1 else item for item in array.ravel()]
+        named = any(isinstance(item, str | bytes) for item in items)
+        array = np.array([text_of(item) for item in items] if named else items).reshape(array.shape)
+        if array.dtype.kind == "O":
+            raise UserError(f"Values such as {items[0]!r} are neither numbers nor text.")
+    if array.dtype.kind == "S":
+        array = np.array([text_of(item) for item in array.ravel()], np.str_).reshape(array.shape)
+    return array.astype(np.int64) if array.dtype.kind == "b" else array
+
+
+def text_of(value: Any) -> str:
+    """Text that a file may have kept as bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def packed(
+    modality: str, array: ArrayModality | PackedTokens, count: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Packed tokens (T, D) float32 and lengths (N,)."""
+    if isinstance(array, PackedTokens):
+        if len(array.lengths) != count:
+            raise UserError(f"The {modality} array has {len(array.lengths):,} samples and there are {count:,} labels.")
+        assert int(array.lengths.sum()) == len(array.tokens), f"{modality}: lengths do not add up to the tokens"
+        return np.asarray(array.tokens, np.float32), array.lengths
     tokens = array.tokens
     if tokens.dtype.kind not in "fiu" or tokens.ndim not in (2, 3) or len(tokens) != count:
         raise UserError(
             f"The {modality} array is {tokens.dtype} of shape {tokens.shape}; expected numbers of shape "
             f"({count}, D) or ({count}, S, D), one row a label."
         )
-    tokens = tokens[:, None, :] if tokens.ndim == 2 else tokens
+    tokens = frames_of(tokens)
     longest = tokens.shape[1]
     if array.lengths is None:
-        return tokens.reshape(-1, tokens.shape[2]).astype(np.float32), np.full(count, longest, np.int64)
+        lengths = np.full(count, longest, np.int64)
+        with np.errstate(over="ignore"):
+            return tokens.reshape(-1, tokens.shape[2]).astype(np.float32, copy=False), lengths
     lengths = np.asarray(array.lengths, np.int64)
     if lengths.shape != (count,) or lengths.min(initial=0) < 0 or lengths.max(initial=0) > longest:
         raise UserError(f"The lengths of {modality} must be {count} numbers from 0 to {longest}; got {lengths.shape}.")
-    return tokens[np.arange(longest) < lengths[:, None]].astype(np.float32), lengths
+    return pack([tokens], [lengths]), lengths
+
+
+def check_finite(modality: str, tokens: NDArray[np.float32], lengths: NDArray[np.int64], ids: Sequence[str]) -> None:
+    """Raises UserError, before anything is written, where a value is NaN, infinite or beyond float32."""
+    step = max(1, (1 << 20) // max(1, tokens.shape[1]))
+    for start in range(0, len(tokens), step):
+        bad = np.flatnonzero(~np.isfinite(tokens[start : start + step]).all(axis=1))
+        if len(bad):
+            row = int(np.searchsorted(np.cumsum(lengths), start + int(bad[0]), side="right"))
+            raise UserError(
+                f"The {modality} features of sample {ids[row]!r} hold NaN, an infinity or a number beyond float32, "
+                "which no training survives. --clean makes such values 0 and counts them."
+            )
 
 
 def write_store(
@@ -143,7 +199,7 @@ def write_store(
     ids: list[str],
     source: Mapping[str, Any],
 ) -> None:
-    """One finished store, or the one that is there already."""
+    """One finished store, or the one that is there already; an unfinished one is continued."""
     from_file = Path(str(source.get("file", "arrays"))).stem
     fields = {"provenance": "imported", "stored_dtype": "float32", "samples": ids_digest(ids), **source}
     identity = Identity(modality, f"imported-{from_file}", fields)

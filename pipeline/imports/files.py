@@ -1,9 +1,10 @@
-"""Arrays in files, by name: .npz and MATLAB .mat. Nothing pickled is ever loaded."""
+"""Arrays in files, by name. Nothing pickled is loaded, except by the restricted reader in pickles.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +13,32 @@ from numpy.typing import NDArray
 
 from ...cache.durable import checksum
 from ...cache.errors import NotFound, UserError
+from .containers import array_of, described, opened
 
 
 @contextmanager
 def read_arrays(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The arrays of an .npz or a MATLAB .mat file by name. Raises NotFound, or UserError for another kind of file."""
-    if not path.is_file():
-        raise NotFound(f"No file {path} to import.")
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            yield arrays
-    elif path.suffix == ".mat":
-        from scipy.io import loadmat
+    """The arrays of a file by name. Raises NotFound, or UserError for a kind of file that is not read."""
+    with opened(path) as file:
+        yield file.names
 
-        yield {key: value for key, value in loadmat(path).items() if not key.startswith("__")}
-    else:
-        raise UserError(f"{path.name}: only .npz and .mat files are read; load others in Python, call import_arrays.")
+
+def value_of(arrays: Mapping[str, Any], key: str, path: Path) -> Any:
+    """What a file calls `key`, as the file has it. Raises NotFound with the nearest name and all others."""
+    if key not in arrays:
+        near = get_close_matches(key, list(arrays), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise NotFound(f"{path.name} has no array {key!r}; it has {described(arrays)}.{hint}")
+    try:
+        return arrays[key]
+    except ValueError as error:
+        raise UserError(f"Array {key!r} of {path.name} holds pickled objects, which are never loaded.") from error
 
 
 def column(arrays: Mapping[str, Any], keys: str, path: Path) -> NDArray[Any]:
     """The array named `keys`; names separated by commas are put one below the other (train, then test)."""
-    parts = []
-    for key in keys.split(","):
-        if key not in arrays:
-            raise NotFound(f"{path.name} has no array {key!r}; it has {', '.join(arrays)}.")
-        try:
-            part = np.asarray(arrays[key])
-        except ValueError as error:
-            raise UserError(f"Array {key!r} of {path.name} holds pickled objects, which are never loaded.") from error
-        parts.append(part)
-    return np.concatenate(parts)
+    parts = [array_of(value_of(arrays, key, path), key, path) for key in keys.split(",")]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def source_of(path: Path, keys: str) -> dict[str, Any]:

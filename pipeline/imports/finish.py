@@ -1,0 +1,68 @@
+"""The last steps of every import: task and classes by the dataset's name, splits where none are given, the write."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import cast
+
+from ...cache.errors import UserError
+from .arrays import METRICS, import_arrays, tidy
+from .imported import Imported, Task
+from .known import KNOWN, classes_for
+
+__all__ = ["chosen_task", "finished", "write_imported"]
+
+
+def chosen_task(name: str, asked: str | None) -> Task | None:
+    """The task that was asked for, or the one dataset `name` is known for. Raises UserError for none that is known."""
+    if asked is None:
+        return KNOWN[name].task if name in KNOWN else None
+    if asked not in METRICS:
+        near = get_close_matches(asked, METRICS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"--task is one of {', '.join(METRICS)}, not {asked!r}.{hint}")
+    return cast(Task, asked)
+
+
+def finished(name: str, imported: Imported, task: Task | None) -> Imported:
+    """The dataset with its task, classes and splits decided; what was decided here is in the notes."""
+    task = task or imported.task or "classification"
+    labels, notes = tidy(imported.labels), list(imported.notes)
+    classes = imported.classes if task == imported.task or imported.classes is not None else None
+    if task == "sentiment":
+        classes = None
+    elif classes is None:
+        classes = classes_for(name, task, labels)
+        known = KNOWN[name].classes if name in KNOWN and KNOWN[name].task == task else None
+        numbered = labels.dtype.kind in "iuf" and len(labels) > 0
+        if classes is None and known and numbered and labels.min() == 1 and labels.max() == len(known):
+            labels, classes = labels - 1, known
+            notes.append(f"The labels run from 1 to {len(known)}; they are the classes of {name} counted from 1.")
+    splits = imported.splits
+    if splits is None:
+        from ..datasets.splitting import SEED, draw_splits
+
+        by = None if task == "sentiment" else labels
+        splits, how = draw_splits(len(labels), by, list(imported.groups) if imported.groups is not None else None)
+        notes.append(f"No split was given: 70/10/20 drawn {how} with seed {SEED}.")
+    return replace(imported, labels=labels, splits=splits, task=task, classes=classes, notes=tuple(notes))
+
+
+def write_imported(features: Path, name: str, imported: Imported) -> Path:
+    """Put a finished import into the cache; returns the dataset's folder."""
+    assert imported.splits is not None, "finish an import before writing it"
+    assert imported.task is not None, "finish an import before writing it"
+    return import_arrays(
+        features,
+        name,
+        dict(imported.modalities),
+        imported.labels,
+        imported.splits,
+        task=imported.task,
+        ids=imported.ids,
+        groups=imported.groups,
+        classes=imported.classes,
+        notes=(*imported.notes, *imported.warnings),
+    )
