@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...cache.durable import checksum
 from ...cache.errors import NotFound, UserError
-from .arrays import tidy
+from .arrow import read_arrow, read_parquet
 from .imported import PackedTokens
 from .pickles import load_pickle
 
@@ -247,60 +247,11 @@ def _safetensors(path: Path, stack: ExitStack) -> tuple[Mapping[str, Any], Any]:
 
 
 def _parquet(path: Path, stack: ExitStack) -> tuple[Mapping[str, Any], Any]:
-    import pyarrow.parquet as pq
-
-    return _table(pq.read_table(path)), None
+    return read_parquet(path), None
 
 
 def _arrow(path: Path, stack: ExitStack) -> tuple[Mapping[str, Any], Any]:
-    import pyarrow as pa
-    from pyarrow import feather
-
-    with path.open("rb") as file:
-        stream = file.read(4) == b"\xff\xff\xff\xff"
-    if stream:
-        with pa.OSFile(str(path)) as source:
-            return _table(pa.ipc.open_stream(source).read_all()), None
-    return _table(feather.read_table(path)), None
-
-
-def _table(table: Any) -> dict[str, Any]:
-    return {name: _column(table[name]) for name in table.column_names}
-
-
-def _column(column: Any) -> Any:
-    """Numbers and text as arrays, lists as (N, D), lists of lists as packed tokens; null is a missing sample."""
-    import pyarrow.types as is_type
-
-    def is_list(kind: Any) -> bool:
-        return bool(is_type.is_list(kind) or is_type.is_large_list(kind) or is_type.is_fixed_size_list(kind))
-
-    kind = column.type
-    if not is_list(kind):
-        return tidy(column.to_pylist()) if is_type.is_string(kind) or column.null_count else column.to_numpy()
-    flat, counts = _opened_list(column)
-    if is_list(kind.value_type):
-        flat, widths = _opened_list(flat)
-    else:
-        widths, counts = counts[counts > 0], np.minimum(counts, 1)
-    if len(set(widths.tolist())) > 1:
-        raise ValueError(f"lists of {widths.min()} to {widths.max()} numbers where every token needs as many")
-    width = int(widths[0]) if len(widths) else 0
-    tokens = flat.to_numpy(zero_copy_only=False).reshape(-1, max(1, width))
-    if not is_list(kind.value_type) and counts.all():
-        return tokens
-    return PackedTokens(tokens, counts.astype(np.int64), {})
-
-
-def _opened_list(column: Any) -> tuple[Any, NDArray[np.int64]]:
-    """The values inside lists, one after another, and how many each list held (0 for null)."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-    return array.flatten(), counts
+    return read_arrow(path), None
 
 
 READERS = {
