@@ -15,12 +15,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
-from ...cache import DatasetCard
 from ...cache.errors import NotFound
-from ..collection import SPLITS, Collection, count_splits
+from ..collection import SPLITS, Collection
 from ..media import ArrayMedia, FileMedia, Media
+from .assembly import assemble
 from .page import Finding, Page
 from .reading import files_in
 
@@ -71,17 +70,15 @@ def load(root: Path) -> Collection:
             vision.append(ArrayMedia(str(npz), f"x_{half}", row))
             audio.append(FileMedia(str(choices[int(rng.integers(0, len(choices)))])))
     digits = np.concatenate([labels["train"], labels["test"]])
-    samples = pa.table({"id": ids, "split": splits, "label": pa.array(digits, pa.int32())})
-    card = DatasetCard(
-        name="av_mnist",
-        task="classification",
-        classes=CLASSES,
-        metrics=("accuracy", "weighted_f1"),
-        splits=count_splits(samples),
-        source={"images": "MNIST", "audio": "Free Spoken Digit Dataset", "pairing_seed": SEED},
-        notes=NOTES,
+    return assemble(
+        "av_mnist",
+        "classification",
+        CLASSES,
+        {"id": ids, "split": splits, "label": digits.tolist()},
+        {"audio": audio, "vision": vision},
+        {"images": "MNIST", "audio": "Free Spoken Digit Dataset", "pairing_seed": SEED},
+        NOTES,
     )
-    return Collection(card, samples, {"audio": audio, "vision": vision})
 
 
 def find(root: Path) -> tuple[Path, Path]:

@@ -16,13 +16,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import soundfile
-from PIL import Image
 
-from ...cache import DatasetCard
-from ..collection import Collection, count_splits
+from ..collection import Collection
 from ..media import FileMedia
+from .assembly import assemble
 from .page import Finding, Page
 
 SUMMARY = "1,797 real handwritten digits, each with a generated DTMF tone and a generated short text (embedded)"
@@ -63,32 +60,25 @@ def load(root: Path) -> Collection:
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     ids = [row["id"] for row in rows]
-    samples = pa.table(
+    return assemble(
+        "digits",
+        "classification",
+        CLASSES,
+        {"id": ids, "split": [row["split"] for row in rows], "label": [int(row["label"]) for row in rows]},
         {
-            "id": ids,
-            "split": [row["split"] for row in rows],
-            "label": pa.array([int(row["label"]) for row in rows], pa.int32()),
-        }
+            "text": [FileMedia(str(root / "texts" / f"{i}.txt")) for i in ids],
+            "audio": [FileMedia(str(root / "audio" / f"{i}.wav")) for i in ids],
+            "vision": [FileMedia(str(root / "images" / f"{i}.png")) for i in ids],
+        },
+        {"origin": "sklearn.datasets.load_digits", "generated": ["audio", "text"], "seed": SEED},
+        NOTES,
     )
-    card = DatasetCard(
-        name="digits",
-        task="classification",
-        classes=CLASSES,
-        metrics=("accuracy", "weighted_f1"),
-        splits=count_splits(samples),
-        source={"origin": "sklearn.datasets.load_digits", "generated": ["audio", "text"], "seed": SEED},
-        notes=NOTES,
-    )
-    media = {
-        "text": [FileMedia(str(root / "texts" / f"{i}.txt")) for i in ids],
-        "audio": [FileMedia(str(root / "audio" / f"{i}.wav")) for i in ids],
-        "vision": [FileMedia(str(root / "images" / f"{i}.png")) for i in ids],
-    }
-    return Collection(card, samples, media)
 
 
 def generate(root: Path) -> None:
     """Write the dataset under `root`. `labels.csv` comes last, so that a broken-off run is begun again."""
+    import soundfile
+    from PIL import Image
     from sklearn.datasets import load_digits
 
     digits = load_digits()
