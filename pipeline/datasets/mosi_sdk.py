@@ -5,8 +5,8 @@
     Raw/Audio/WAV_16000/Segmented/<video>_<n>.wav      sound
 
 The labels stand beside or above Raw, in a .tsv of id (<video>_<n>), split and label, or in the SDK's .csd of opinion
-labels, whose row n - 1 of a video is segment n. A .csd knows no splits: whole videos are then drawn, 70/10/20, and the
-numbers are not comparable to those of the standard folds.
+labels, whose row n - 1 of a video is segment n. A .csd knows no splits: its videos then go by the SDK's standard folds,
+and where none of them is in those, whole videos are drawn 70/10/20.
 """
 
 from __future__ import annotations
@@ -21,6 +21,17 @@ from .splitting import SEED, SPLIT_NAMES, draw_splits
 
 TRANSCRIPTS = "Raw/Transcript/Segmented"
 DELIMITER = "_DELIM_"
+# The SDK's standard folds by video; the other 52 of the 93 train.
+VALID_FOLD = frozenset(
+    "WKA5OygbEKI X3j2zQgwYgE ZAIRrfG22O0 ZUXBRvtny7o _dI--eQ6qVU aiEXnCPZubE atnd_PF-Lbs bOL9jKpeJRs bvLlb-M3UXU "
+    "c5xsKMxpXnc".split()  # noqa: SIM905  # a list would be a line an id
+)
+TEST_FOLD = frozenset(
+    "c7UH_rxdZv4 cM3Yna7AavY cW1FSBF59ik cXypl4FnoZo d3_k5Xpfmik d6hH302o4v8 dq3Nf_lMPnE etzxEpPuc6I f9O3YtZ2VfI "
+    "f_pcplsH_V0 fvVhgmXxadc iiK8YX8oH1E jUzDDGyPkXU k5Y_838nuGo lXPQBPVc5Cw nbWiPyCm4g0 nzpVDcQ0ywM ob23OKe5a9Q "
+    "pLTX3ipuDJI phBUpBr1hSo rnaNMUZpvvg tIrG4oNLFzE tStelxIAHjw tmZoasNr4rU v0zCBqDeKcE vvZ4IcEtiZc vyB00TXsimI "
+    "wMbj6ajWbic yDtzw_Y-7RU yvsjCA6Y5Fc zhpQhgha_KU".split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,11 @@ def _transcripts(root: Path) -> list[Path]:
     return [p for p in sorted((root / TRANSCRIPTS).iterdir()) if p.is_file() and not p.name.startswith(".")]
 
 
+def standard_fold(video: str) -> str:
+    """The split of one of the 93 videos in the SDK's standard folds."""
+    return "val" if video in VALID_FOLD else "test" if video in TEST_FOLD else "train"
+
+
 def _lines(path: Path) -> list[tuple[str, str]]:
     parts = [line.partition(DELIMITER) for line in read_text(path).splitlines() if DELIMITER in line]
     return [(n.strip(), text.strip()) for n, _, text in parts]
@@ -105,9 +121,10 @@ def _from_csd(path: Path) -> dict[tuple[str, str], tuple[str, float]]:
         with h5py.File(path, "r") as file:
             # The root group is named as the sequence, whatever the file is called.
             [sequence] = file.values()
+            standard = not (VALID_FOLD | TEST_FOLD).isdisjoint(sequence["data"])
             for video, entry in sequence["data"].items():
-                for row, values in enumerate(entry["features"][:], 1):
-                    labels[video, str(row)] = "", float(values[0])
+                split = standard_fold(video) if standard else ""
+                labels |= {(video, str(n)): (split, float(row[0])) for n, row in enumerate(entry["features"][:], 1)}
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path} is no computational sequence of the SDK: {error}") from error
     return labels

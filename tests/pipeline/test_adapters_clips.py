@@ -14,6 +14,7 @@ import soundfile
 from pgm.cache import CachedDataset
 from pgm.cache.errors import NotFound, UserError
 from pgm.pipeline import Collection, EncoderSpec, ExtractOptions, extract, load_dataset
+from pgm.pipeline.datasets.mosi_sdk import standard_fold
 from pgm.pipeline.decode import decode_frames
 from pgm.pipeline.media import FileMedia
 
@@ -163,9 +164,22 @@ def test_mosi_in_the_sdks_layout_with_its_csd(tmp_path: Path) -> None:
     assert samples["v_3_2"]["label"] == -1.5
     assert len({(row["group"], row["split"]) for row in samples.values()}) == 5
     assert any("not the standard folds" in note for note in collection.card.notes)
+    with h5py.File(tmp_path / "sdk" / "CMU_MOSI_Opinion_Labels.csd", "a") as file:
+        for name in ("WKA5OygbEKI", "c7UH_rxdZv4"):
+            file[f"Opinion Segment Labels/data/{name}/features"] = np.zeros((1, 1))
+    folds = load_dataset("mosi", tmp_path / "sdk")
+    assert folds.card.splits == {"train": 10, "val": 1, "test": 1}
+    assert not any("drawn" in note for note in folds.card.notes)
     (tmp_path / "sdk" / "CMU_MOSI_Opinion_Labels.csd").write_bytes(b"no HDF5")
     with pytest.raises(UserError, match="no computational sequence"):
         load_dataset("mosi", tmp_path / "sdk")
+
+
+def test_the_sdks_standard_folds_are_those_of_the_published_features(shared_data: Path) -> None:
+    with np.load(shared_data / "mosi" / "mosi_utterance.npz") as arrays:
+        published = dict(zip(arrays["video_id"].tolist(), arrays["split_standard"].tolist(), strict=True))
+    assert {video: standard_fold(video) for video in published} == published
+    assert [list(published.values()).count(split) for split in ("train", "val", "test")] == [52, 10, 31]
 
 
 FOLDERS = {"train": "train/train_splits", "dev": "dev/dev_splits_complete", "test": "test/output_repeated_splits_test"}
