@@ -22,16 +22,17 @@ from .splitting import SEED, SPLIT_NAMES, draw_splits
 TRANSCRIPTS = "Raw/Transcript/Segmented"
 DELIMITER = "_DELIM_"
 # The SDK's standard folds by video; the other 52 of the 93 train.
-VALID_FOLD = frozenset(
+_VALID = (
     "WKA5OygbEKI X3j2zQgwYgE ZAIRrfG22O0 ZUXBRvtny7o _dI--eQ6qVU aiEXnCPZubE atnd_PF-Lbs bOL9jKpeJRs bvLlb-M3UXU "
-    "c5xsKMxpXnc".split()  # noqa: SIM905  # a list would be a line an id
+    "c5xsKMxpXnc"
 )
-TEST_FOLD = frozenset(
+_TEST = (
     "c7UH_rxdZv4 cM3Yna7AavY cW1FSBF59ik cXypl4FnoZo d3_k5Xpfmik d6hH302o4v8 dq3Nf_lMPnE etzxEpPuc6I f9O3YtZ2VfI "
     "f_pcplsH_V0 fvVhgmXxadc iiK8YX8oH1E jUzDDGyPkXU k5Y_838nuGo lXPQBPVc5Cw nbWiPyCm4g0 nzpVDcQ0ywM ob23OKe5a9Q "
     "pLTX3ipuDJI phBUpBr1hSo rnaNMUZpvvg tIrG4oNLFzE tStelxIAHjw tmZoasNr4rU v0zCBqDeKcE vvZ4IcEtiZc vyB00TXsimI "
-    "wMbj6ajWbic yDtzw_Y-7RU yvsjCA6Y5Fc zhpQhgha_KU".split()  # noqa: SIM905
+    "wMbj6ajWbic yDtzw_Y-7RU yvsjCA6Y5Fc zhpQhgha_KU"
 )
+VALID_FOLD, TEST_FOLD = frozenset(_VALID.split()), frozenset(_TEST.split())
 
 
 @dataclass(frozen=True)
