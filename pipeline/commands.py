@@ -35,6 +35,8 @@ EXAMPLE = """Example:
 
     pgm extract av_mnist --root ~/data --limit 6000 --encoder vision=openai/clip-vit-base-patch32
 
+    pgm extract food101 --root ~/data/upmcfood101 --encoder text=google-t5/t5-base --pool tokens:16
+
     pgm extract recipes.csv --text-column title --image-column photo --label-column dish
 
 Rerunning the same command continues where it stopped; a finished store is left alone."""
