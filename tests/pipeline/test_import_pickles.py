@@ -62,7 +62,7 @@ def test_plain_data_comes_back_as_it_was(tmp_path: Path, protocol: int) -> None:
     assert list(found) == list(value)
     for name in ("f", "fortran", "turned", "text", "bytes", "flags", "none"):
         assert type(found[name]) is np.ndarray
-        assert found[name].dtype == value[name].dtype.newbyteorder("=")
+        assert found[name].dtype.newbyteorder("=") == value[name].dtype.newbyteorder("=")
         assert np.array_equal(found[name], value[name])
     assert found["again"] is found["f"]
     assert [type(item) for item in found["objects"]] == [np.ndarray, np.ndarray]
