@@ -77,6 +77,7 @@ def import_arrays(
     """
     count = len(labels)
     ids = list(ids) if ids is not None else [f"{row:06d}" for row in range(count)]
+    stores = {modality: packed(modality, array, count) for modality, array in modalities.items()}
     column, names = label_column(labels, task, classes)
     split = [SPLIT_NAMES.get(text_of(value).strip().lower(), "") for value in splits]
     columns: dict[str, Any] = {"id": ids, "split": split, "label": column}
@@ -89,7 +90,6 @@ def import_arrays(
         raise UserError(
             f"Sample {ids[split.index('')]!r} has split {splits[split.index('')]!r}; use train, val or test."
         )
-    stores = {modality: packed(modality, array, count) for modality, array in modalities.items()}
     folder = features / name
     for modality, (tokens, lengths) in stores.items():
         check_finite(modality, tokens, lengths, ids)

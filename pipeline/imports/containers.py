@@ -6,12 +6,14 @@ by the restricted reader in pickles.py.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from .pickles import load_pickle
 
 Kind = Literal["npz", "npy", "mat", "mat73", "hdf5", "safetensors", "parquet", "arrow", "pickle", "folder"]
 READ = ".npz, .npy, .mat, HDF5, safetensors, Parquet, Arrow and pickle files"
+DAMAGED = (OSError, ValueError, KeyError, TypeError, NotImplementedError, EOFError, BadZipFile, zlib.error)
 DEEPEST = 4  # levels of nested names in a pickle
 MOST = 100_000  # names in a pickle
 
@@ -93,7 +96,7 @@ def opened(path: Path) -> Iterator[Opened]:
         else:
             try:
                 names, value = READERS[kind](path, stack)
-            except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+            except DAMAGED as error:
                 raise UserError(f"{path.name} is not readable as {kind}: {error}.") from error
             yield Opened(path, kind, names, value)
 
@@ -134,8 +137,8 @@ def described(names: Mapping[str, Any], most: int = 20) -> str:
     for name in list(names)[:most]:
         try:
             value = names[name]
-        except ValueError:
-            told.append(f"{name} (pickled objects)")
+        except DAMAGED:
+            told.append(f"{name} (pickled objects, or damaged)")
             continue
         shape = getattr(value, "shape", None)
         kind = getattr(value, "dtype", "")
@@ -174,7 +177,9 @@ def _sized(value: Any) -> str:
 
 
 def _npz(path: Path, stack: ExitStack) -> tuple[Mapping[str, Any], Any]:
-    return stack.enter_context(np.load(path, allow_pickle=False)), None
+    # numpy does not close a file of its own that turns out to be no archive.
+    file = stack.enter_context(path.open("rb"))
+    return stack.enter_context(np.load(file, allow_pickle=False)), None
 
 
 def _npy(path: Path, stack: ExitStack) -> tuple[Mapping[str, Any], Any]:

@@ -119,7 +119,7 @@ def medium_of(name: str) -> str:
 
 
 def segments_of(labels: Stream) -> Iterator[Segment]:
-    """Every labelled segment, in the order of the file and of time."""
+    """Every labelled segment: videos by name, as HDF5 lists them, segments as the file has them."""
     clips = all(CLIP.fullmatch(key) and len(entry["features"]) == 1 for key, entry in labels.data.items())
     for key, entry in labels.data.items():
         values, spans = entry["features"][()], entry["intervals"][()]

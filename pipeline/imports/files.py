@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...cache.durable import checksum
 from ...cache.errors import NotFound, UserError
-from .containers import array_of, described, opened
+from .containers import DAMAGED, array_of, described, opened
 
 
 @contextmanager
@@ -31,8 +31,10 @@ def value_of(arrays: Mapping[str, Any], key: str, path: Path) -> Any:
         raise NotFound(f"{path.name} has no array {key!r}; it has {described(arrays)}.{hint}")
     try:
         return arrays[key]
-    except ValueError as error:
-        raise UserError(f"Array {key!r} of {path.name} holds pickled objects, which are never loaded.") from error
+    except DAMAGED as error:
+        if "Object arrays" in str(error):
+            raise UserError(f"Array {key!r} of {path.name} holds pickled objects, which are never loaded.") from error
+        raise UserError(f"Array {key!r} of {path.name} is not readable: {error}.") from error
 
 
 def column(arrays: Mapping[str, Any], keys: str, path: Path) -> NDArray[Any]:
