@@ -15,6 +15,7 @@ from .pipeline.datasets.commands import datasets_app
 from .pipeline.imports import commands as import_commands
 from .trainer import commands as trainer_commands
 from .trainer.pgm import commands as pgm_commands
+from .trainer.tables import commands as table_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,6 +52,8 @@ app.command("extract", epilog=pipeline_commands.EXAMPLE)(pipeline_commands.extra
 app.command("train", epilog=trainer_commands.TRAIN_EXAMPLE)(trainer_commands.make_train_command(_extract_missing))
 app.command("evaluate", epilog=trainer_commands.EVALUATE_EXAMPLE)(trainer_commands.evaluate_command)
 app.command("predict", epilog=trainer_commands.PREDICT_EXAMPLE)(trainer_commands.predict_command)
+app.command("table", epilog=table_commands.TABLE_EXAMPLE)(table_commands.table_command)
+app.command("ablate", epilog=table_commands.ABLATE_EXAMPLE)(table_commands.ablate_command)
 app.command("params", epilog=pgm_commands.EXAMPLE)(pgm_commands.params)
 app.command("import", epilog=import_commands.EXAMPLE)(import_commands.import_command)
 app.add_typer(trainer_commands.runs_app, name="runs")

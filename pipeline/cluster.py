@@ -1,64 +1,40 @@
 """Shards on Dask workers: local processes, one a GPU where there are GPUs, or any running scheduler.
 
 The encoder is built once per worker by a plugin; a task carries only its shard's number; a bounded window of futures
-keeps the scheduler small. A lost worker costs the shard it was writing, which Dask gives to another. Scheduler, workers
-and dashboard of a local cluster listen on loopback alone.
+keeps the scheduler small. A lost worker costs the shard it was writing, which Dask gives to another.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-import os
-import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
-import torch
-from distributed import (
-    Client,
-    KilledWorker,
-    LocalCluster,
-    Nanny,
-    Scheduler,
-    SpecCluster,
-    WorkerPlugin,
-    as_completed,
-    get_worker,
-)
+from distributed import KilledWorker, WorkerPlugin, as_completed, get_worker
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 
-from ..cache.errors import RunFailed, UserError
+from ..cache.errors import RunFailed
+from ..workers import Workers, keep_freed_memory
 from .encoders import FrozenEncoder
 from .events import Listener, Note
 from .job import EncodeJob, ShardResult, encode_shard
 
 TASKS_PER_WORKER = 2
-LOOPBACK = "127.0.0.1"
 
 
 class DaskExecutor:
     """Shards on `workers` local processes, or on those of a running scheduler.
 
-    scheduler: its address, tcp://host:port. scheduler_file: the JSON file `dask scheduler --scheduler-file` writes.
-    The cluster starts with the first job that has work to do.
+    See `Workers`; the cluster starts with the first job that has work to do.
     """
 
     def __init__(
         self, workers: int | None = None, scheduler: str | None = None, scheduler_file: str | None = None
     ) -> None:
-        if workers is not None and workers < 1:
-            raise UserError(f"--workers {workers}: at least one worker is needed.")
-        if scheduler and scheduler_file:
-            raise UserError("--scheduler and --scheduler-file were both given: they name one scheduler; choose one.")
-        self.workers: int = default_workers() if workers is None else workers
-        self.scheduler = scheduler
-        self.scheduler_file = scheduler_file
-        self._client: Any = None
-        self._cluster: Any = None
+        self.workers = Workers(workers, scheduler, scheduler_file)
+        self._announced = False
 
     def run(
         self, job: EncodeJob, shards: Sequence[int], encoder: FrozenEncoder, listen: Listener
@@ -98,97 +74,18 @@ class DaskExecutor:
 
     def _submit(self, plugin: str, shard: int) -> Any:
         # Not pure: a rerun must not be answered from a result some earlier client left on the scheduler.
-        return self._client.submit(_encode_on_worker, plugin, shard, pure=False)
+        return self.workers.client.submit(_encode_on_worker, plugin, shard, pure=False)
 
     def _start(self, listen: Listener) -> Any:
-        if self._client is None:
-            if self.scheduler or self.scheduler_file:
-                self._client = connect(self.scheduler, self.scheduler_file)
-            else:
-                with deaf_children():
-                    self._cluster = local_cluster(self.workers, visible_gpus())
-                self._client = Client(self._cluster)
-                if importlib.util.find_spec("bokeh") is not None:
-                    listen(Note(f"Dask dashboard: {self._client.dashboard_link} (this machine only)"))
-            # Last, as each of Dask's parts sets its own: what goes wrong is told once, by this package.
-            for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
-                logging.getLogger(name).setLevel(logging.CRITICAL)
-        return self._client
+        client = self.workers.client
+        if not self._announced and self.workers.dashboard:
+            listen(Note(f"Dask dashboard: {self.workers.dashboard} (this machine only)"))
+        self._announced = True
+        return client
 
     def close(self) -> None:
         """Stop the local cluster, or let go of the scheduler."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-        if self._cluster is not None:
-            self._cluster.close()
-            self._cluster = None
-
-
-def connect(address: str | None, file: str | None) -> Any:
-    """A client of a running scheduler. Raises UserError where none answers."""
-    try:
-        return Client(address, timeout="10s") if address else Client(scheduler_file=file, timeout="10s")
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"No Dask scheduler answers at {address or file}: {error}. Start one with `dask scheduler`, and workers "
-            "with `dask worker ADDRESS`, in this environment."
-        ) from error
-
-
-def local_cluster(workers: int, gpus: Sequence[str]) -> Any:
-    """`workers` processes of one thread each; with GPUs each sees one of them, in turn. Raises RunFailed.
-
-    With GPUs the cluster is dask-cuda's where that is installed.
-    """
-    quiet = {"silence_logs": logging.CRITICAL}
-    try:
-        if not gpus:
-            return LocalCluster(
-                n_workers=workers, threads_per_worker=1, host=LOOPBACK, dashboard_address=f"{LOOPBACK}:0", **quiet
-            )
-        if importlib.util.find_spec("dask_cuda") is not None:
-            cuda = importlib.import_module("dask_cuda")
-            return cuda.LocalCUDACluster(gpus[:workers], threads_per_worker=1, host=LOOPBACK, **quiet)
-        spec = {
-            worker: {
-                "cls": Nanny,
-                "options": {"nthreads": 1, "host": LOOPBACK, "env": {"CUDA_VISIBLE_DEVICES": gpus[worker % len(gpus)]}},
-            }
-            for worker in range(workers)
-        }
-        scheduler = {"cls": Scheduler, "options": {"host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:0"}}
-        return SpecCluster(workers=spec, scheduler=scheduler, **quiet)
-    except RuntimeError as error:
-        raise RunFailed(
-            f"Dask could not start {workers} worker processes: {error} In a script of your own, call extract under "
-            "`if __name__ == '__main__':`; --executor serial needs no workers."
-        ) from error
-
-
-@contextmanager
-def deaf_children() -> Iterator[None]:
-    """Processes started here ignore Ctrl-C: a terminal sends it to all, and it is this process that ends the others."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def visible_gpus() -> list[str]:
-    """The names CUDA_VISIBLE_DEVICES has for this process's GPUs, one each."""
-    count = torch.cuda.device_count()
-    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return named[:count] or [str(number) for number in range(count)]
-
-
-def default_workers() -> int:
-    """One worker a GPU, else one a core this process may use."""
-    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+        self.workers.close()
 
 
 class _EncoderPlugin(WorkerPlugin):
@@ -206,6 +103,7 @@ class _EncoderPlugin(WorkerPlugin):
     def encode(self, shard: int) -> ShardResult:
         with self.lock:
             if self.encoder is None:
+                keep_freed_memory()
                 self.encoder = self.job.build()
             return encode_shard(self.job, self.encoder, shard)
 

@@ -182,7 +182,7 @@ def load_any(
 def show_forecast(collection: Collection, features: Path, options: ExtractOptions, as_json: bool) -> None:
     """Print what extraction would take. Raises UserError where the disk is too small for it."""
     from ..console import forecast_table, in_bytes
-    from .cluster import default_workers
+    from ..workers import default_workers
     from .dry_run import forecast
 
     workers = 1 if options.executor == "serial" else options.workers or default_workers()

@@ -1,0 +1,102 @@
+"""What stands in a table: rows, each a method with its switches, and the row all others are held against.
+
+Table 2 of the paper: single modalities, the fusion baselines, PgM; here the two cheap ensembles stand beside them.
+Table 3: PgM whole and without each module. Any other ablation is a grid over switches.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...cache.errors import UserError
+from ..protocol import nearest
+
+FULL = "PgM"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: its name, the method, and the settings that differ from the table's own."""
+
+    label: str
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """name: "2", "3" or "ablation". reference: the label of the row the others are compared with."""
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    reference: str
+
+
+FUSIONS = (
+    Row("Concatenation", "concat"),
+    Row("Add", "add"),
+    Row("Element-wise Maximum", "max"),
+    Row("Linear-Fusion", "linear"),
+    Row("MLP", "mlp"),
+    Row("Late average", "late"),
+    Row("Ensemble of uni-modally trained", "ensemble"),
+)
+WITHOUT = {
+    "w/o Modal Partitioner": "partitioner",
+    "w/o Uni-Modal Learner": "uni_learner",
+    "w/o Paired-Modal Learner": "paired_learner",
+    "w/o Uni-Paired Decoder": "decoder",
+}
+
+
+def table_spec(name: str, modalities: Sequence[str], task: str) -> TableSpec:
+    """Table 2 or 3 of the paper for a dataset with these modalities. Raises UserError for another name.
+
+    A single modality cannot retrieve across two, so Table 2 has no such rows for retrieval.
+    """
+    full = Row(FULL, "pgm")
+    if name == "2":
+        alone = [Row(f"Single-Modal ({m.capitalize()})", f"single:{m}") for m in modalities if task != "retrieval"]
+        return TableSpec("2", "Table 2: modal learning baselines and PgM", (*alone, *FUSIONS, full), FULL)
+    if name == "3":
+        rows = [Row(label, "pgm", {"without": (module,)}) for label, module in WITHOUT.items()]
+        return TableSpec("3", "Table 3: ablation of PgM's modules", (full, *rows), FULL)
+    raise UserError(f"There is no table {name!r}. There are: 2, 3, 5.{nearest(name, ['2', '3', '5'])}")
+
+
+def ablation(vary: Sequence[str], method: str = "pgm") -> TableSpec:
+    """Rows for NAME=VALUE,VALUE,... options: one after another as a list, with "x" between names as a grid.
+
+    `["iterations=1,2", "mask=none"]` is the default row and three others; `["iterations=1,2 x mask=feature,none"]` the
+    default row and four. Raises UserError for what is neither.
+    """
+    default = f"{method}, defaults"
+    rows = [Row(default, method)]
+    for option in vary:
+        axes = [axis(part) for part in option.split(" x ")]
+        for combination in itertools.product(*axes):
+            settings = dict(combination)
+            rows.append(Row(", ".join(f"{name}={told(value)}" for name, value in combination), method, settings))
+    return TableSpec("ablation", f"Ablation of {method}: {'; '.join(vary)}", tuple(rows), default)
+
+
+def axis(text: str) -> list[tuple[str, Any]]:
+    """One switch and its values."""
+    name, separator, values = text.strip().partition("=")
+    found = [value.strip() for value in values.split(",") if value.strip()]
+    if not separator or not name or not found:
+        raise UserError(f"--vary takes NAME=VALUE,VALUE,... (or a grid: 'A=1,2 x B=3,4'), not {text!r}.")
+    name = name.strip().replace("-", "_")
+    # The one switch that is a list: modules to leave out, joined by +, or none.
+    if name == "without":
+        return [(name, () if value == "none" else tuple(value.split("+"))) for value in found]
+    return [(name, value) for value in found]
+
+
+def told(value: Any) -> str:
+    """A setting's value as it stands in a row's name."""
+    return ("+".join(value) or "none") if isinstance(value, tuple) else str(value)

@@ -1,0 +1,53 @@
+"""How a table looks while it is made: a bar with the time left on a terminal, a line a run off it, always on stderr."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .results import primary_of
+from .runner import Outcome
+
+
+class TableDisplay:
+    """Takes outcomes as they come; use it as a context manager."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.live = self.console.is_terminal
+        self.bar = Progress(
+            TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=self.console
+        )
+        self.task = self.bar.add_task("runs", total=None)
+        self.began = time.perf_counter()
+
+    def __enter__(self) -> TableDisplay:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def announce(self, title: str, runs: int, to_train: int) -> None:
+        """Say what is there and what is to be done."""
+        there = f"{runs - to_train} of {runs} runs are there"
+        self.console.print(f"{title}: {there}" + (f", {to_train} to train" if to_train else ""))
+        if self.live and to_train:
+            self.bar.update(self.task, total=to_train, completed=0)
+            self.bar.start()
+
+    def __call__(self, outcome: Outcome, done: int, total: int) -> None:
+        cell = outcome.cell
+        if outcome.error is not None:
+            said = f"FAILED: {outcome.error}"
+        else:
+            test = cell.run.test
+            name = primary_of(tuple(test))
+            said = f"{name} {test[name]:.4f}, {outcome.seconds:.1f} s" if test else f"{outcome.seconds:.1f} s"
+        left = (time.perf_counter() - self.began) / done * (total - done)
+        tail = "" if self.live or done == total else f", about {left:.0f} s left"
+        self.console.print(f"{done}/{total} {cell.row.label}, seed {cell.seed}: {said}{tail}", markup=False)
+        if self.live:
+            self.bar.update(self.task, completed=done)

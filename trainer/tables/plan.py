@@ -1,0 +1,158 @@
+"""Which runs a table is made of, which of them are there, and how long the others will take."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...cache.identity import canonical_json
+from ..request import Request, Resolved, resolve
+from ..runs import Run
+from ..stages import SharedStages
+from .definitions import Row, TableSpec
+
+PROBED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a table: a row at a seed."""
+
+    row: Row
+    request: Request
+    resolved: Resolved
+
+    @property
+    def seed(self) -> int:
+        return self.request.seed
+
+    @cached_property
+    def run(self) -> Run:
+        return self.resolved.run
+
+    @cached_property
+    def shared(self) -> str | None:
+        """What names the first stage this run shares with others, None where it shares none.
+
+        The method is built without memory, on torch's meta device, to ask it for its stages.
+        """
+        with torch.device("meta"):
+            method = self.resolved.method.config.build(self.resolved.shape)
+        stages = method.stages(self.resolved.protocol)
+        if not stages or stages[0].shares is None:
+            return None
+        known = SharedStages(self.request.runs, self.resolved.data_identity, self.resolved.protocol, self.request.seed)
+        return str(known.folder(stages[0]))
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """A table's cells, row by row and seed by seed."""
+
+    spec: TableSpec
+    cells: tuple[Cell, ...]
+
+    @property
+    def missing(self) -> list[Cell]:
+        """Cells whose run is not finished; each run once, though two rows may have the same configuration."""
+        found: dict[Path, Cell] = {cell.run.path: cell for cell in self.cells if not cell.run.finished}
+        return list(found.values())
+
+    def of(self, row: Row) -> list[Cell]:
+        """The cells of one row."""
+        return [cell for cell in self.cells if cell.row is row]
+
+
+def plan_table(spec: TableSpec, request: Request, seeds: int) -> TablePlan:
+    """The cells of `spec` with the seeds request.seed, request.seed + 1, ...; `request` holds what all rows share.
+
+    Raises UserError or NotFound for a row that cannot be run on this dataset.
+    """
+    cells: list[Cell] = []
+    for row in spec.rows:
+        settings = {**request.settings, **row.settings}
+        asked = dataclasses.replace(request, method=row.method, settings=settings)
+        # The data and the switches are the same for all seeds; only the seed in the run's configuration differs.
+        resolved = resolve(asked)
+        for seed in range(request.seed, request.seed + seeds):
+            seeded = dataclasses.replace(asked, seed=seed)
+            cells.append(Cell(row, seeded, dataclasses.replace(resolved, request=seeded)))
+    return TablePlan(spec, tuple(cells))
+
+
+def estimate(plan: TablePlan) -> dict[str, float]:
+    """Row label -> seconds one run of it takes on this machine: as measured in a finished run, else from a few steps.
+
+    Only rows with runs to train. A shared first stage is counted in every row, so sums are upper bounds.
+    """
+    seconds: dict[str, float] = {}
+    waiting = {cell.row.label for cell in plan.missing}
+    for row in plan.spec.rows:
+        cells = plan.of(row)
+        if row.label not in waiting:
+            continue
+        known = [cell.run.result["seconds"] for cell in cells if cell.run.finished]
+        seconds[row.label] = float(np.median(known)) if known else probed(cells[0].resolved)
+    return seconds
+
+
+def probed(resolved: Resolved) -> float:
+    """Seconds of a whole run, from the time of a few training steps of each stage."""
+    from ..checkpoint import Checkpoints
+    from ..loop import Machine, Training, build_optimiser
+    from ..threads import fitting_threads
+    from ..training import build_model, feed_of
+
+    model = build_model(resolved).to(resolved.device)
+    feeds = {split: feed_of(resolved, split, "auto") for split in ("train", "val")}
+    machine = Machine(resolved.device, resolved.protocol.precision)
+    nowhere = Checkpoints(Path("/nonexistent"), float("inf"))
+    training = Training(model, resolved.data.task, resolved.protocol, 0, feeds, machine, nowhere, ignored, ignored)
+    rows = np.arange(len(feeds["train"]))
+    steps = -(-len(rows) // resolved.protocol.batch)
+    total = 0.0
+    with fitting_threads(model, resolved.device):
+        for stage in training.stages:
+            optimiser = build_optimiser(model, stage, resolved.protocol, resolved.device)
+            model.train()
+            chunks = np.array_split(np.resize(rows, resolved.protocol.batch * (PROBED_STEPS + 1)), PROBED_STEPS + 1)
+            times = []
+            for batch in feeds["train"].batches(list(chunks)):
+                begun = time.perf_counter()
+                training.step(stage, batch, optimiser)
+                if resolved.device.type == "cuda":
+                    torch.cuda.synchronize(resolved.device)
+                times.append(time.perf_counter() - begun)
+            total += float(np.median(times[1:])) * steps * stage.epochs
+    return total
+
+
+def ignored(event: Any) -> None:
+    """Neither shown nor recorded."""
+
+
+def configuration(cell: Cell) -> str:
+    """A cell's configuration without its seed: what makes two rows the same."""
+    return canonical_json({name: value for name, value in cell.resolved.config.items() if name != "seed"})
+
+
+def rows_told(plan: TablePlan, seconds: dict[str, float]) -> Sequence[dict[str, Any]]:
+    """What --plan prints: per row the runs that exist, those that would be trained, and the estimate."""
+    return [
+        {
+            "row": row.label,
+            "runs": [cell.run.id for cell in plan.of(row)],
+            "finished": sum(cell.run.finished for cell in plan.of(row)),
+            "to_train": sum(not cell.run.finished for cell in plan.of(row)),
+            "seconds_a_run": round(seconds[row.label], 1) if row.label in seconds else None,
+        }
+        for row in plan.spec.rows
+    ]

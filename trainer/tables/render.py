@@ -1,0 +1,165 @@
+"""A table as text: for a terminal, Markdown, LaTeX, CSV; one builder of cells, five ways to print them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from .results import RowResult, TableResult
+from .significance import LEVEL
+
+SAME = "≈"
+
+
+def header(result: TableResult) -> list[str]:
+    """Column names."""
+    paper = [f"paper {name}" for name in paper_metrics(result)]
+    compared = [f"Δ {result.primary}", "p (seeds)", "95 % (samples)"]
+    return ["method", "parameters", "seeds", *result.metrics, *compared, *paper]
+
+
+def paper_metrics(result: TableResult) -> list[str]:
+    """Metrics for which the paper has a number in some row."""
+    return list(dict.fromkeys(name for row in result.rows for name in row.paper))
+
+
+def lines(result: TableResult) -> list[list[str]]:
+    """Every row's cells as text, methods then floors."""
+    found = [row_cells(result, row) for row in result.rows]
+    width = len(header(result))
+    for name, scores in result.floors.items():
+        cells = [f"{name.replace('_', ' ')} (floor)", "", "", *(percent(scores.get(m)) for m in result.metrics)]
+        found.append(cells + [""] * (width - len(cells)))
+    return found
+
+
+def row_cells(result: TableResult, row: RowResult) -> list[str]:
+    """One row's cells."""
+    count = f"{row.parameters:,}" if row.parameters is not None else ""
+    cells = [row.label, count, str(len(row.seeds))]
+    for metric in result.metrics:
+        score = row.test.get(metric)
+        if score is None:
+            cells.append("failed" if row.failures and not row.test else "")
+        else:
+            several = len(score["values"]) > 1
+            cells.append(f"{100 * score['mean']:.2f} ± {100 * score['std']:.2f}" if several else percent(score["mean"]))
+    found = row.comparison
+    if found is None:
+        cells += ["", "", ""]
+    else:
+        mark = "" if found.significant else f" {SAME}"
+        p = "" if found.p is None else f"{found.p:.3f}" if found.p >= 0.001 else "< 0.001"
+        interval = (
+            "" if found.low is None or found.high is None else f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
+        )
+        cells += [f"{100 * found.difference:+.2f}{mark}", p, interval]
+    return cells + [percent(row.paper.get(name)) for name in paper_metrics(result)]
+
+
+def percent(value: float | None) -> str:
+    """A fraction in per cent."""
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def captions(result: TableResult) -> list[str]:
+    """What stands under the table."""
+    samples = ", ".join(f"{count:,} {split}" for split, count in result.samples.items())
+    told = [
+        f"{result.dataset}, test split ({samples}); all numbers times 100, mean ± standard deviation over seeds.",
+        f"Δ {result.primary}: against {result.reference}. p: paired t-test over seeds, Holm-corrected. 95 %: bootstrap "
+        f"over test samples. {SAME} not significant (p ≥ {LEVEL:g}, or the interval holds 0, or one seed).",
+    ]
+    if any(row.paper for row in result.rows):
+        told.append(
+            "The paper's encoders and protocol are its own: its numbers stand beside ours, nothing is tuned to them."
+        )
+    told += [f"note: {note}" for note in result.notes]
+    told += [f"failed: {row.label}, {reason}" for row in result.rows for reason in row.failures]
+    return told
+
+
+def as_rich(result: TableResult) -> str:
+    """For a terminal."""
+    table = Table(title=result.title, title_justify="left", box=box.SIMPLE)
+    for place, name in enumerate(header(result)):
+        table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
+    for place, cells in enumerate(lines(result)):
+        table.add_row(*cells, end_section=place == len(result.rows) - 1)
+    console = Console(width=max(160, Console().width), highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get().rstrip() + "\n" + "\n".join(captions(result))
+
+
+def as_markdown(result: TableResult) -> str:
+    """GitHub's Markdown."""
+    names = header(result)
+    rows = [names, ["---"] + ["---:"] * (len(names) - 1), *lines(result)]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+    return f"{table}\n\n" + "\n".join(f"{line}  " for line in captions(result))
+
+
+def as_latex(result: TableResult) -> str:
+    """A booktabs table."""
+    names = header(result)
+
+    def row(cells: Sequence[str]) -> str:
+        return " & ".join(latex(cell) for cell in cells) + r" \\"
+
+    methods, floors = lines(result)[: len(result.rows)], lines(result)[len(result.rows) :]
+    body = "\n".join(map(row, methods)) + ("\n\\midrule\n" + "\n".join(map(row, floors)) if floors else "")
+    caption = latex(f"{result.title}. " + " ".join(captions(result)))
+    return (
+        "\\begin{table}\n\\centering\n\\begin{tabular}{l" + "r" * (len(names) - 1) + "}\n\\toprule\n"
+        f"{row(names)}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n\\caption{{{caption}}}\n\\end{{table}}"
+    )
+
+
+def latex(text: str) -> str:
+    """Text with LaTeX's own characters escaped."""
+    for plain, escaped in (
+        ("\\", r"\textbackslash{}"), ("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("#", r"\#"), ("$", r"\$"),
+        ("±", r"$\pm$"), ("Δ", r"$\Delta$"), (SAME, r"$\approx$"), ("≥", r"$\geq$"), ("<", r"$<$"),
+    ):  # fmt: skip
+        text = text.replace(plain, escaped)
+    return text
+
+
+def as_csv(result: TableResult) -> str:
+    """Numbers for a spreadsheet: one line a row and metric, fractions, every seed's value."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["dataset", "row", "method", "metric", "mean", "std", "values", "seeds", "parameters", "paper", "runs"]
+    )
+    for row in result.rows:
+        for metric, score in row.test.items():
+            values = " ".join(f"{value:.6f}" for value in score["values"])
+            seeds, runs = " ".join(map(str, row.seeds)), " ".join(row.runs)
+            numbers = [score["mean"], score["std"], values, seeds, row.parameters, row.paper.get(metric, ""), runs]
+            writer.writerow([result.dataset, row.label, row.method, metric, *numbers])
+    for name, scores in result.floors.items():
+        for metric, value in scores.items():
+            writer.writerow([result.dataset, f"{name} (floor)", "", metric, value, "", "", "", "", "", ""])
+    return text.getvalue().rstrip("\n")
+
+
+def as_json(result: TableResult) -> str:
+    """Everything, every value."""
+    return json.dumps(result.as_dict(), indent=1)
+
+
+FORMATS: dict[str, Callable[[TableResult], str]] = {
+    "rich": as_rich,
+    "markdown": as_markdown,
+    "latex": as_latex,
+    "csv": as_csv,
+    "json": as_json,
+}

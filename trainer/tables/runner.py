@@ -1,0 +1,151 @@
+"""Train the cells of a table that have no run: one after another here, or one a task on Dask workers.
+
+Runs that share a first stage form a chain: the first trains it, and the others start when it is done, so that it is
+trained once. A run that fails marks its cell and the rest goes on; a lost worker's run is given to another, which
+continues from its checkpoint. Whatever is interrupted, the same command continues.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ...cache.errors import PgMError
+from ..events import Listener, silent
+from ..request import Request, resolve
+from ..training import Execution, carry_out
+from .plan import Cell
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one cell."""
+
+    cell: Cell
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell without a run, and why."""
+
+    label: str
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who trains. workers None: one a GPU, else one a core; 1 without a scheduler: this process."""
+
+    workers: int | None = None
+    scheduler: str | None = None
+    scheduler_file: str | None = None
+
+
+Progress = Callable[[Outcome, int, int], None]
+
+
+def run_cells(cells: Sequence[Cell], crew: Crew, progress: Progress, listener: Listener = silent) -> list[Failure]:
+    """Train `cells`; `progress(outcome, done, total)` after each. Returns what failed.
+
+    `listener` hears the training itself where it happens in this process.
+    """
+    if not cells:
+        return []
+    done = 0
+    failures: list[Failure] = []
+
+    def tell(outcome: Outcome) -> None:
+        nonlocal done
+        done += 1
+        if outcome.error is not None:
+            failures.append(Failure(outcome.cell.row.label, outcome.cell.seed, outcome.error))
+        progress(outcome, done, len(cells))
+
+    workers = crew.workers or (torch.cuda.device_count() or len(os.sched_getaffinity(0)))
+    if not crew.scheduler and not crew.scheduler_file and min(workers, len(cells)) == 1:
+        for cell in cells:
+            tell(Outcome(cell, *train_cell(cell.request, listener=listener)))
+    else:
+        on_workers(cells, crew, min(workers, len(cells)), tell)
+    return failures
+
+
+def train_cell(request: Request, threads: int | None = None, listener: Listener = silent) -> tuple[float, str | None]:
+    """Train one cell in this process; seconds, and why it failed, if it did."""
+    begun = time.perf_counter()
+    if threads is not None:
+        # In a worker process.
+        from ...workers import keep_freed_memory
+
+        torch.set_num_threads(threads)
+        keep_freed_memory()
+    try:
+        carry_out(resolve(request), Execution(listener=listener))
+    except PgMError as error:
+        return time.perf_counter() - begun, str(error)
+    except Exception as error:
+        # One broken configuration must not cost a night's other runs; the cell says what it was.
+        return time.perf_counter() - begun, f"{type(error).__name__}: {error}"
+    return time.perf_counter() - begun, None
+
+
+def on_workers(cells: Sequence[Cell], crew: Crew, count: int, tell: Callable[[Outcome], None]) -> None:
+    """Every chain's first cell at once, its others as soon as that is done."""
+    # distributed takes half a second to import, which a finished table need not pay.
+    from distributed import KilledWorker, as_completed
+
+    from ...workers import Workers
+
+    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    leaders, followers = chains(cells)
+    with Workers(count, crew.scheduler, crew.scheduler_file) as workers:
+        client = workers.client
+        cell_of = {}
+
+        def submit(cell: Cell) -> object:
+            request = absolute(cell.request)
+            # Not pure: a failed run asked for again must be tried again.
+            future = client.submit(train_cell, request, threads, pure=False)
+            cell_of[future.key] = cell
+            return future
+
+        running = as_completed([submit(cell) for cell in leaders])
+        for future in running:
+            cell = cell_of[future.key]
+            try:
+                seconds, error = future.result()
+            except KilledWorker:
+                seconds, error = 0.0, "its worker process died again and again; memory may have run out"
+            tell(Outcome(cell, seconds, error))
+            for follower in followers.pop(id(cell), ()):
+                running.add(submit(follower))
+
+
+def chains(cells: Sequence[Cell]) -> tuple[list[Cell], dict[int, list[Cell]]]:
+    """Cells to start with, and id(cell) -> the cells that wait for it because they share its first stage."""
+    leaders: list[Cell] = []
+    first: dict[str, Cell] = {}
+    followers: dict[int, list[Cell]] = {}
+    for cell in cells:
+        key = cell.shared
+        if key is None or key not in first:
+            leaders.append(cell)
+            if key is not None:
+                first[key] = cell
+        else:
+            followers.setdefault(id(first[key]), []).append(cell)
+    # Long runs first, so that no worker starts one when the others are done: PgM's stages take the longest.
+    leaders.sort(key=lambda cell: cell.shared is None)
+    return leaders, followers
+
+
+def absolute(request: Request) -> Request:
+    """The request with absolute paths: a worker elsewhere has another working directory."""
+    return replace(request, features=request.features.absolute(), runs=request.runs.absolute())
