@@ -194,6 +194,7 @@ def report(dataset: str, folder: Path, layout: str, imported: Imported, as_json:
                 "tokens": int(one.lengths.sum()),
                 "dim": int(one.tokens.shape[1]),
                 "missing": int(np.count_nonzero(one.lengths == 0)),
+                "padding": one.source.get("padding"),
             }
             for name, one in imported.modalities.items()
         },
@@ -208,4 +209,5 @@ def report(dataset: str, folder: Path, layout: str, imported: Imported, as_json:
     print(f"{dataset}: {summary['samples']:,} samples ({told}), {card.task}, layout {layout} -> {folder}")
     for name, one in summary["modalities"].items():
         missing = f", missing in {one['missing']:,} samples" if one["missing"] else ""
-        print(f"  {name}: {one['tokens']:,} tokens of {one['dim']}{missing}")
+        padding = f", padded at the {one['padding']}" if one["padding"] else ""
+        print(f"  {name}: {one['tokens']:,} tokens of {one['dim']}{padding}{missing}")

@@ -189,7 +189,20 @@ def _npy(path: Path, stack: ExitStack) -> tuple[Mapping[str, Any], Any]:
 def _mat(path: Path, stack: ExitStack) -> tuple[Mapping[str, Any], Any]:
     from scipy.io import loadmat
 
-    return {key: value for key, value in loadmat(path).items() if not key.startswith("__")}, None
+    names: dict[str, Any] = {}
+
+    def walk(name: str, value: Any) -> None:
+        if value.dtype.names and value.size == 1:  # a structure
+            for field in value.dtype.names:
+                walk(f"{name}/{field}", value[field].item())
+        else:
+            # Lines of text come filled with blanks to one length.
+            names[name] = np.char.rstrip(value) if value.dtype.kind == "U" else value
+
+    for name, value in loadmat(path).items():
+        if isinstance(value, np.ndarray):
+            walk(name, value)
+    return names, None
 
 
 def _hdf5(path: Path, stack: ExitStack) -> tuple[Mapping[str, Any], Any]:
@@ -224,9 +237,12 @@ def _mat73(path: Path, stack: ExitStack) -> tuple[Mapping[str, Any], Any]:
         return Lazy(lambda: read(item), tuple(reversed(item.shape)), str(item.dtype))
 
     names: dict[str, Any] = {}
-    for name, item in file.items():
+
+    def add(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and not name.startswith("#"):
             names[name] = lazy(item)
+
+    file.visititems(add)
     return names, file
 
 

@@ -30,7 +30,7 @@ def finished(name: str, imported: Imported, task: Task | None) -> Imported:
     """The dataset with its task, classes and splits decided; what was decided here is in the notes."""
     task = task or imported.task or "classification"
     labels, notes = tidy(imported.labels), list(imported.notes)
-    classes = imported.classes if task == imported.task or imported.classes is not None else None
+    classes = imported.classes
     if task == "sentiment":
         classes = None
     elif classes is None:

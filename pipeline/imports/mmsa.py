@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from .arrays import text_of
 from .containers import Opened
 from .imported import Imported, Options, PackedTokens, Task
-from .known import POLARITY
 from .split_pickles import Part, column_of, packed_modality, parts_of, present, stacked
 
 SEPARATOR = "$_$"
@@ -31,7 +30,7 @@ def recognises(files: Sequence[Opened]) -> bool:
 
 
 def read(files: Sequence[Opened], options: Options) -> Imported:
-    """The samples of an MMSA pickle; with --task classification its three polarity classes."""
+    """The samples of an MMSA pickle; with --task classification the classes it annotates."""
     file, parts = files[0], parts_of(files)
     modalities: dict[str, PackedTokens] = {}
     notes: list[str] = []
@@ -51,9 +50,18 @@ def read(files: Sequence[Opened], options: Options) -> Imported:
         splits=[split for (split, _), part in zip(parts, column_of(parts, "id", file), strict=True) for _ in part],
         groups=[one.split(SEPARATOR)[0] for one in ids] if all(SEPARATOR in one for one in ids) else None,
         task=task,
-        classes=POLARITY if categorical else None,
+        classes=class_names(labels, parts) if categorical else None,
         notes=tuple(notes),
     )
+
+
+def class_names(labels: NDArray[Any], parts: Sequence[Part]) -> tuple[str, ...] | None:
+    """The annotations in the order of their labels; None where the file has none for every class, or contradicts."""
+    written = [text_of(one) for _, part in parts for one in np.ravel(part.get("annotations", ()))]
+    pairs = set(zip(labels.astype(int).tolist(), (one.lower() for one in written), strict=len(written) > 0))
+    names = dict(sorted(pairs))
+    whole = len(pairs) == len(names) == len(set(names.values())) and list(names) == list(range(len(names)))
+    return tuple(names.values()) if whole and names else None
 
 
 def lengths_of(part: Part, name: str) -> NDArray[np.int64] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,30 @@ def test_every_container_gives_the_same_dataset(tmp_path: Path, name: str) -> No
             assert np.array_equal(vision[row], RAGGED[row])
     assert vision.identity.fields["file"] == name
     assert len(vision.identity.fields["digest"]) == 32
+
+
+def test_a_matlab_structure_and_lines_filled_with_blanks(tmp_path: Path) -> None:
+    savemat(tmp_path / "x.mat", {"data": {"text": VECTORS, "more": {"y": LABELS}}, "part": ["train"] * 7 + ["test"]})
+    options = ["--modality", "t", "--tokens", "data/text", "--labels", "data/more/y", "--split", "part"]
+    dataset, _ = imported(tmp_path, tmp_path / "x.mat", *options)
+    assert dataset.samples["split"].to_pylist() == ["train"] * 7 + ["test"]
+    assert dataset.samples["label"].to_pylist() == LABELS.tolist()
+    assert np.array_equal(dataset.features("t")[7], VECTORS[7:])
+
+
+def test_a_large_array_is_not_copied_more_than_twice(tmp_path: Path) -> None:
+    large = np.ones((2000, 4, 500), np.float32)
+    value = {"train": {"text": large, "regression_labels": np.zeros(2000), "id": [f"v$_${row}" for row in range(2000)]}}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(value))
+    del value
+    tracemalloc.start()
+    try:
+        imported(tmp_path, tmp_path / "x.pkl")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # What the pickle holds, and the packed tokens.
+    assert peak < 2.5 * large.nbytes
 
 
 def test_safetensors_with_labels_from_a_table(tmp_path: Path) -> None:

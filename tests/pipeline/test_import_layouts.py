@@ -85,7 +85,7 @@ def mmsa(text_bert: bool = True, lengths: bool = True) -> tuple[dict[str, Any], 
             "vision": padded(vision, 6),
             "text": padded(text, 6),
             "id": [f"vid{number}$_${row}" for row in range(len(sizes))],
-            "annotations": ["Neutral"] * len(sizes),
+            "annotations": [("Negative", "Neutral", "Positive")[row % 3] for row in range(len(sizes))],
             "classification_labels": np.array([row % 3 for row in range(len(sizes))], np.float32),
             "regression_labels": np.array([row - 1.2 for row in range(len(sizes))], np.float32),
         }
@@ -144,9 +144,13 @@ def test_mmsa_front_padded_and_without_any_frame(tmp_path: Path) -> None:
 
 def test_mmsa_for_classification(tmp_path: Path) -> None:
     value, _ = mmsa()
-    dataset, _ = imported(tmp_path, "mosi", save(tmp_path / "a.pkl", value), "--task", "classification")
+    dataset, said = imported(tmp_path, "mosi", save(tmp_path / "a.pkl", value), "--task", "classification")
     assert dataset.card.classes == ("negative", "neutral", "positive")
+    assert said["modalities"]["audio"]["padding"] == "back"
     assert column(dataset, "label") == [0, 1, 2, 0, 0, 1]
+    value["test"]["annotations"][0] = "Positive"  # label 0, as "Negative" elsewhere: no names then
+    dataset, _ = imported(tmp_path / "2", "mosi", save(tmp_path / "a.pkl", value), "--task", "classification")
+    assert dataset.card.classes == ("0", "1", "2")
 
 
 def test_mmsa_that_does_not_fit_is_said(tmp_path: Path) -> None:
