@@ -14,6 +14,7 @@ from .pipeline import commands as pipeline_commands
 from .pipeline.datasets.commands import datasets_app
 from .pipeline.imports import commands as import_commands
 from .trainer import commands as trainer_commands
+from .trainer.figures import commands as figure_commands
 from .trainer.pgm import commands as pgm_commands
 from .trainer.tables import commands as table_commands
 
@@ -54,6 +55,7 @@ app.command("evaluate", epilog=trainer_commands.EVALUATE_EXAMPLE)(trainer_comman
 app.command("predict", epilog=trainer_commands.PREDICT_EXAMPLE)(trainer_commands.predict_command)
 app.command("table", epilog=table_commands.TABLE_EXAMPLE)(table_commands.table_command)
 app.command("ablate", epilog=table_commands.ABLATE_EXAMPLE)(table_commands.ablate_command)
+app.command("figure", epilog=figure_commands.EXAMPLE)(figure_commands.figure_command)
 app.command("params", epilog=pgm_commands.EXAMPLE)(pgm_commands.params)
 app.command("import", epilog=import_commands.EXAMPLE)(import_commands.import_command)
 app.add_typer(trainer_commands.runs_app, name="runs")

@@ -1,0 +1,1 @@
+"""Figures from finished runs: what is drawn (values.py), how (draw.py), and the command."""

@@ -1,0 +1,124 @@
+"""`pgm figure`: its options, and which runs each figure needs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...cache.errors import UserError
+from ..commands import DatasetOption, DeviceOption, FeaturesOption, JsonOption, RunsOption, given, pairs
+from ..protocol import nearest
+from ..tables.commands import (
+    EpochsOption,
+    ModalityOption,
+    PresetOption,
+    PretrainOption,
+    SchedulerFileOption,
+    SchedulerOption,
+    SeedsOption,
+    SetOption,
+    StoreOption,
+    WorkersOption,
+    known_of,
+    request,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..request import Request
+    from ..tables.runner import Crew
+
+NAMES = ("gates", "losses", "tokens", "confusion", "ablation")
+EXAMPLE = """Example:
+
+    pgm figure gates --dataset digits --seeds 3 --out figures
+
+Writes figures/digits-gates.png and .svg, from the runs of the tables; what has not been trained is trained."""
+
+
+def figure_command(
+    name: Annotated[str, typer.Argument(help="gates (Fig. 4), losses (Fig. 5), tokens, confusion or ablation.")],
+    dataset: DatasetOption = None,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("figures"),
+    seeds: SeedsOption = 5,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    method: Annotated[str, typer.Option(help="Of the confusion matrix.")] = "pgm",
+    preset: PresetOption = "small",
+    epochs: EpochsOption = None,
+    pretrain_epochs: PretrainOption = None,
+    set_: SetOption = None,
+    modality: ModalityOption = None,
+    store: StoreOption = None,
+    features: FeaturesOption = Path("features"),
+    runs: RunsOption = Path("runs"),
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    scheduler_file: SchedulerFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a figure of the paper, or of the data, from finished runs: PNG and SVG."""
+    if name not in NAMES:
+        raise UserError(f"There is no figure {name!r}. There are: {', '.join(NAMES)}.{nearest(name, list(NAMES))}")
+    if seeds < 1:
+        raise UserError(f"--seeds is 1 or more, not {seeds}.")
+    from ..tables.runner import Crew
+    from .draw import save
+
+    settings = {**pairs(set_, "--set"), **given(epochs=epochs, pretrain_epochs=pretrain_epochs)}
+    base = request(features, runs, dataset, preset, seed, settings, modality, store, device)
+    drawn = draw(name, base, seeds, method, Crew(workers, scheduler, scheduler_file))
+    written = save(drawn, out / f"{base.dataset}-{name}")
+    if as_json:
+        print(json.dumps({"figure": name, "dataset": base.dataset, "files": [str(path) for path in written]}))
+    else:
+        print(f"wrote {' and '.join(map(str, written))}", file=sys.stderr)
+
+
+def draw(name: str, base: Request, seeds: int, method: str, crew: Crew) -> Figure:
+    """The figure `name`, its runs trained first where they are missing."""
+    from ..tables.definitions import FULL, Row, TableSpec, table_spec
+    from ..tables.plan import plan_table
+    from ..tables.results import results_of
+    from . import draw as drawing
+    from . import values
+
+    if name == "ablation":
+        modalities, task = known_of(base)
+        plan = filled(plan_table(table_spec("3", modalities, task), base, seeds), crew)
+        return drawing.ablation(results_of(plan))
+    row = Row(FULL if method == "pgm" else method, method)
+    plan = plan_table(TableSpec("figure", f"Runs of the figure: {method}", (row,), row.label), base, seeds)
+    dataset = plan.cells[0].resolved.data.card.name
+    if name == "tokens":
+        return drawing.tokens(values.token_values(plan.cells[0]), dataset)
+    if name in ("gates", "losses") and method != "pgm":
+        raise UserError(f"The {name} are PgM's own: --method is for the confusion matrix.")
+    filled(plan, crew)
+    if name == "gates":
+        return drawing.gates(values.gate_values(plan.cells), dataset)
+    if name == "losses":
+        return drawing.losses(values.loss_values([cell.run for cell in plan.cells]), dataset)
+    return drawing.confusion(values.confusion_values(plan.cells), dataset)
+
+
+def filled(plan: Any, crew: Crew) -> Any:
+    """The plan with every run there. Raises RunFailed naming the first that failed."""
+    from ...cache.errors import RunFailed
+    from ..tables.display import TableDisplay
+    from ..tables.runner import run_cells
+
+    missing = plan.missing
+    if missing:
+        with TableDisplay() as display:
+            display.announce(plan.spec.title, len({cell.run.path for cell in plan.cells}), len(missing))
+            failures = run_cells(missing, crew, display)
+        if failures:
+            first = failures[0]
+            raise RunFailed(f"{len(failures)} runs failed, the first {first.label}, seed {first.seed}: {first.reason}")
+    return plan
