@@ -23,7 +23,7 @@ EXAMPLE = """Example:
 
     pgm import wikipedia raw_features.mat
 
-    pgm import mydata x.npz --modality text --tokens bert --lengths sizes --modality audio --tokens mfcc --labels y
+    pgm import mydata x.npz --modality text --tokens bert --lengths text=sizes --modality audio --tokens mfcc --labels y
 
 Two keys with a comma are put one below the other: --tokens T_tr,T_te (train, then test, when no --split is given).
 Importing the same file again finds its finished stores."""

@@ -61,7 +61,7 @@ class LabelTable:
         return np.array(values)
 
     def splits(self) -> list[str] | None:
-        """(N,) train, val or test; None without such a column. Raises UserError for another word."""
+        """(N,) train, val or test, as the table spells it; None without such a column. UserError for another word."""
         values = self.optional("split")
         if values is None:
             return None
@@ -69,7 +69,7 @@ class LabelTable:
             raise UserError(
                 f"{self.path.name} has the split {unknown[0]!r}; splits are train, val (or valid, dev) and test."
             )
-        return [SPLIT_NAMES[value.lower()] for value in values]
+        return values
 
 
 def read_label_table(path: Path, split_column: str | None = None) -> LabelTable:

@@ -89,6 +89,13 @@ def test_importing_twice_finds_the_same_store(tmp_path: Path) -> None:
     assert len(open_dataset(tmp_path, "d").stores) == 2
 
 
+def test_other_lengths_of_the_same_array_are_another_store(tmp_path: Path) -> None:
+    given = arrays()
+    for sizes in (given["sizes"], np.full(N, 5)):
+        import_arrays(tmp_path, "d", {"v": ArrayModality(given["tokens"], sizes)}, given["y"], given["part"])
+    assert sorted(info.counts["missing"] for info in open_dataset(tmp_path, "d").stores) == [0, 1]
+
+
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=np.array([{"no": 1}, None], dtype=object), y=np.arange(2))
     with pytest.raises(UserError, match="pickled objects, which are never loaded"):

@@ -143,6 +143,10 @@ HOSTILE = {
         RECONSTRUCT + b"(I1\n(I1\nt" + OBJECT_TYPE + b"I00\nS'AAAAAAAA'\ntb.",
         "an object array whose contents are not a list",
     ),
+    "fewer objects than it says": (
+        RECONSTRUCT + b"(I1\n(I3\ntcnumpy\ndtype\n(VO8\ntRI00\n(lI1\natb.",
+        "an object array whose contents are not a list of as many",
+    ),
     "an object scalar": (
         b"cnumpy.core.multiarray\nscalar\n(" + OBJECT_TYPE + b"S'AAAAAAAA'\ntR.",
         "scalar of type obj",
