@@ -4,7 +4,9 @@ codes."""
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -16,6 +18,7 @@ from .pipeline.imports import commands as import_commands
 from .trainer import commands as trainer_commands
 from .trainer.figures import commands as figure_commands
 from .trainer.pgm import commands as pgm_commands
+from .trainer.report import commands as report_commands
 from .trainer.tables import commands as table_commands
 
 app = typer.Typer(
@@ -37,6 +40,13 @@ def _extract_missing(features: Path, dataset: str | None) -> None:
         extract_missing(features, dataset, display)
 
 
+def _examples(dataset: str, root: Path | None, ids: Sequence[str]) -> Mapping[str, Any]:
+    """Samples to look at in a report: the trainer never reads raw media itself."""
+    from .pipeline.examples import examples
+
+    return examples(dataset, root, ids)
+
+
 @app.command("demo", epilog="Example:  pgm demo")
 def demo_command(
     features: pipeline_commands.FeaturesOption = Path("features"),
@@ -56,6 +66,7 @@ app.command("predict", epilog=trainer_commands.PREDICT_EXAMPLE)(trainer_commands
 app.command("table", epilog=table_commands.TABLE_EXAMPLE)(table_commands.table_command)
 app.command("ablate", epilog=table_commands.ABLATE_EXAMPLE)(table_commands.ablate_command)
 app.command("figure", epilog=figure_commands.EXAMPLE)(figure_commands.figure_command)
+app.command("report", epilog=report_commands.EXAMPLE)(report_commands.make_report_command(_examples))
 app.command("params", epilog=pgm_commands.EXAMPLE)(pgm_commands.params)
 app.command("import", epilog=import_commands.EXAMPLE)(import_commands.import_command)
 app.add_typer(trainer_commands.runs_app, name="runs")

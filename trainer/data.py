@@ -2,8 +2,8 @@
 
 Where the dataset has no validation split, one is carved from train: whole groups (a video, a dialogue) where the
 dataset has groups, stratified by class otherwise; always by the same seed, so that every run selects on the same
-samples. The digest is content: sample ids, splits, labels, groups, store identities, and which samples have which
-modality.
+samples. A named split takes the place of the dataset's own. The digest is content: sample ids, splits as they are used,
+labels, groups, store identities, and which samples have which modality.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..cache import CachedDataset, DatasetCard, Features, list_datasets, open_dataset
+from ..cache import CachedDataset, DatasetCard, Features, NamedSplit, list_datasets, open_dataset, open_split
 from ..cache.errors import NotFound, UserError
+from ..cache.sources import rows_of, shared_sources
 from .feed import present_lengths
 from .order import Rows
 from .protocol import Protocol, nearest
@@ -34,7 +35,10 @@ OF_THE_SAMPLES = ("dataset", "sample_ids", "samples")
 
 @dataclass(frozen=True)
 class TrainingData:
-    """targets (N,) for all samples of the dataset; splits: name -> rows of samples.parquet; features by modality."""
+    """targets (N,) for all samples of the dataset; splits: name -> rows of samples.parquet; features by modality.
+
+    said: what opening the data brought up.
+    """
 
     name: str
     card: DatasetCard
@@ -44,7 +48,13 @@ class TrainingData:
     splits: Mapping[str, Rows]
     features: Mapping[str, Features]
     digest: str
-    notes: tuple[str, ...]
+    said: tuple[str, ...]
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the numbers must know. Sources are compared on first use: a finished run never asks."""
+        shared = (str(shared_sources(store.path, name, self.splits)) for name, store in self.features.items())
+        return tuple(dict.fromkeys((*self.said, *filter(None, shared), *self.card.notes)))
 
     @property
     def widths(self) -> dict[str, int]:
@@ -84,15 +94,21 @@ def modalities_in(dataset: CachedDataset, wanted: Sequence[str] | None) -> tuple
 
 
 def load_data(
-    root: Path, name: str, modalities: Sequence[str], stores: Mapping[str, str], protocol: Protocol
+    root: Path,
+    name: str,
+    modalities: Sequence[str],
+    stores: Mapping[str, str],
+    protocol: Protocol,
+    split: str | None = None,
 ) -> TrainingData:
     """Open what a run reads; nothing but indices and labels is in memory yet.
 
-    stores: modality -> digest, where several stores of a modality are cached.
+    stores: modality -> digest, where several stores of a modality are cached. split: a named split, by default the
+    dataset's own. Raises NotFound for what is not there, UserError for what cannot be trained on.
     """
     dataset = open_dataset(root, name)
     features = {m: dataset.features(m, stores.get(m)) for m in modalities}
-    card, samples = dataset.card, dataset.samples
+    card, (samples, named) = dataset.card, with_split(dataset, split)
     labels = labels_of(samples, card)
     task = task_for(card, protocol, tuple(modalities), labels)
     targets = targets_for(task, labels)
@@ -107,8 +123,27 @@ def load_data(
         splits=splits,
         features=features,
         digest=content_digest(samples, card, features),
-        notes=(*notes, *dropped, *random_encoders(features)),
+        said=(*named, *notes, *dropped, *random_encoders(features)),
     )
+
+
+def with_split(dataset: CachedDataset, name: str | None) -> tuple[pa.Table, tuple[str, ...]]:
+    """samples.parquet, with the split column of a named split where there is a name, and a note that says which."""
+    if name is None:
+        return dataset.samples, ()
+    made, column = open_split(dataset, name)
+    samples = dataset.samples
+    return samples.set_column(samples.column_names.index("split"), "split", column), (told_split(made, dataset.name),)
+
+
+def told_split(made: NamedSplit, dataset: str) -> str:
+    """Which split is used, and the command that draws it again."""
+    return f"{told_split_as(made.name)}{made.command(dataset)}"
+
+
+def told_split_as(name: str) -> str:
+    """How the note on a named split begins."""
+    return f"Split {name}, drawn by: "
 
 
 def labels_of(samples: pa.Table, card: DatasetCard) -> NDArray[Any]:
@@ -136,10 +171,7 @@ def splits_of(
     samples: pa.Table, card: DatasetCard, targets: NDArray[Any], protocol: Protocol
 ) -> tuple[dict[str, Rows], tuple[str, ...]]:
     """Rows of train, val and test; val carved from train where there is none."""
-    column = samples["split"]
-    splits: dict[str, Rows] = {
-        name: np.flatnonzero(pc.equal(column, name).to_numpy()).astype(np.int64) for name in ("train", "val", "test")
-    }
+    splits: dict[str, Rows] = rows_of(samples["split"])
     if not len(splits["train"]):
         raise UserError(f"Dataset {card.name!r} has no training samples: no row of samples.parquet has split 'train'.")
     if len(splits["val"]):
@@ -204,7 +236,7 @@ def with_features(
 
 def random_encoders(features: Mapping[str, Features]) -> tuple[str, ...]:
     """A note where encoders were not pretrained, because such numbers must not be compared with published ones."""
-    names = [m for m, store in features.items() if "random" in str(store.identity.fields.get("weights", ""))]
+    names = [m for m, store in features.items() if store.identity.fields.get("random_weights")]
     return (f"Random weights, not pretrained: the encoders of {', '.join(names)}.",) if names else ()
 
 

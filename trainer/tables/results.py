@@ -86,8 +86,8 @@ def results_of(plan: TablePlan, failures: Sequence[Failure] = ()) -> TableResult
         reference=plan.spec.reference,
         metrics=metrics,
         rows=rows,
-        floors=next((result["floors"] for result in results if len(result["samples"]) and result["floors"]), {}),
-        samples=results[0]["samples"] if results else {},
+        floors=next((result["floors"] for result in results if result["floors"]), {}),
+        samples={split: len(rows) for split, rows in first.resolved.data.splits.items()},
         notes=(*card.notes, *notes),
     )
 
