@@ -5,7 +5,7 @@
 <root> is the sequence's name and need not be the file's. One of the files holds labels: a row a segment, numbered from
 1, `<video>_<n>`. A sequence that the SDK has aligned has one entry a segment, `<video>[n - 1]` or `<video>_<n>`; one
 that it has not is cut here: a row belongs to the segment in which the middle of its interval lies. One row of features
-is one token. The SDK's folds are lists of videos in its code, not in the files: give them as a table by --split.
+is one token. The files know no splits: MOSI's videos go by the SDK's standard folds, others by a table, --split FILE.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ...cache.errors import NotFound, UserError
 from ...cache.identity import slug
+from ..datasets.mosi_sdk import TEST_FOLD, VALID_FOLD, standard_fold
 from .arrays import digest_of
 from .containers import Opened
 from .imported import Imported, Options, PackedTokens
@@ -33,6 +34,7 @@ MEDIA = {
     "audio": ("covarep", "opensmile", "audio", "acoustic", "librosa"),
     "vision": ("facet", "openface", "vision", "visual", "video"),
 }
+MOSI_VIDEOS = 93
 ALIGNED, CLIP = re.compile(r"(.+)\[(\d+)\]"), re.compile(r"(.+)_(\d+)")
 
 
@@ -94,7 +96,7 @@ def read(files: Sequence[Opened], options: Options) -> Imported:
     segments, notes = list(segments_of(labels)), label_notes(labels)
     if not segments:
         raise UserError(f"{labels.file.path.name} labels no segment.")
-    splits: list[str] | None = None
+    splits = standard_folds(segments)
     if options.split is not None:
         splits, segments, said = split_by_table(segments, options)
         notes += said
@@ -177,6 +179,14 @@ def cut(name: str, sequence: Stream, segments: Sequence[Segment], labels: Stream
         notes.append(f"{name}: {missing:,} of {len(segments):,} segments have no row of {sequence.name!r}.")
     more = {"layout": "csd", "labels": labels.file.digest, "lengths": digest_of(lengths)}
     return PackedTokens(tokens, lengths, sequence.file.source(sequence.name, **more)), notes
+
+
+def standard_folds(segments: Sequence[Segment]) -> list[str] | None:
+    """The SDK's folds where these are MOSI's videos; None for others."""
+    videos = {one.video for one in segments}
+    if len(videos) > MOSI_VIDEOS or not videos & VALID_FOLD or not videos & TEST_FOLD:
+        return None
+    return [standard_fold(one.video) for one in segments]
 
 
 def split_by_table(segments: Sequence[Segment], options: Options) -> tuple[list[str], list[Segment], list[str]]:

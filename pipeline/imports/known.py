@@ -1,7 +1,7 @@
-"""What a dataset's name already says: its task and its class names, for features that somebody else extracted.
+"""What a dataset's name already says: its task (which decides its metrics) and its class names, for features that somebody else extracted.
 
-Class names stand in the order of the published label numbers. Where releases disagree about that order, none are given
-and the file's own labels name the classes.
+Class names are the adapters', in the order of the published label numbers. Where releases disagree about that order
+(IEMOCAP), none are given and the file's own labels name the classes.
 """
 
 from __future__ import annotations
@@ -12,17 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import METRICS
+from ..datasets import av_mnist, crema_d, digits, meld, mvsa, wikipedia
 from .imported import Task
-
-POLARITY = ("negative", "neutral", "positive")
-MELD = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
-WIKIPEDIA = (
-    *("art", "biology", "geography", "history", "literature"),
-    *("media", "music", "royalty", "sport", "warfare"),
-)
-CREMA_D = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
-DIGITS = tuple(map(str, range(10)))
 
 
 @dataclass(frozen=True)
@@ -32,25 +23,20 @@ class Known:
     task: Task
     classes: tuple[str, ...] | None = None
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """What its results are told in, which its task decides."""
-        return METRICS[self.task]
-
 
 KNOWN: dict[str, Known] = {
     "mosi": Known("sentiment"),
     "mosei": Known("sentiment"),
     "sims": Known("sentiment"),
-    "meld": Known("emotion", MELD),
+    "meld": Known("emotion", meld.CLASSES),
     "iemocap": Known("emotion"),
-    "crema_d": Known("emotion", CREMA_D),
-    "wikipedia": Known("retrieval", WIKIPEDIA),
+    "crema_d": Known("classification", crema_d.CLASSES),
+    "wikipedia": Known("retrieval", wikipedia.CLASSES),
     "food101": Known("classification"),
-    "mvsa_single": Known("classification", POLARITY),
-    "mvsa_multiple": Known("classification", POLARITY),
-    "av_mnist": Known("classification", DIGITS),
-    "digits": Known("classification", DIGITS),
+    "mvsa_single": Known("classification", mvsa.CLASSES),
+    "mvsa_multiple": Known("classification", mvsa.CLASSES),
+    "av_mnist": Known("classification", av_mnist.CLASSES),
+    "digits": Known("classification", digits.CLASSES),
 }
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from ...cache.errors import UserError
+from ..datasets.meld import CLASSES
 from .arrays import digest_of, tidy
 from .containers import Opened
 from .imported import Imported, Options, PackedTokens
-from .known import MELD
 from .padding import pack_list
 
 PLACES = {"text": 3, "audio": 4, "vision": 5}
@@ -60,7 +60,7 @@ def read(files: Sequence[Opened], options: Options) -> Imported:
         ["test" if d in tested else "val" if d in validating else "train" for d, _ in where],
         [f"dia{dialogue}" for dialogue, _ in where],
         "emotion",
-        MELD,
+        CLASSES,
         tuple(notes),
         tuple(warnings),
     )

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from ...cache.errors import NotFound, UserError
+from ..datasets.wikipedia import CLASSES
 from .containers import Opened, array_of
 from .imported import Imported, Options, PackedTokens
-from .known import WIKIPEDIA
 from .padding import frames_of, pack
 
 KEYS = {"vision": ("I_tr", "I_te"), "text": ("T_tr", "T_te")}
@@ -64,7 +64,7 @@ def read(files: Sequence[Opened], options: Options) -> Imported:
 
 def categories(path: Path) -> Sequence[str]:
     """The category names, by the file or as published."""
-    return path.read_text().split() if path.is_file() else WIKIPEDIA
+    return path.read_text().split() if path.is_file() else CLASSES
 
 
 def listed(path: Path, most: int) -> list[Row]:

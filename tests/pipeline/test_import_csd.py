@@ -144,6 +144,17 @@ def test_the_folds_come_from_a_table_of_videos_or_segments(tmp_path: Path) -> No
         run("mosi", *files, "--split", tmp_path / "folds.csv", "--features", tmp_path)
 
 
+def test_the_videos_of_mosi_go_by_the_standard_folds(tmp_path: Path) -> None:
+    videos = ["03bSnISJMiM", "WKA5OygbEKI", "c7UH_rxdZv4"]
+    entries = {video: (np.ones((2, 1)), np.array([[0.0, 1.0], [1.0, 2.0]])) for video in videos}
+    files = [write(tmp_path / "l.csd", LABELS, entries), write(tmp_path / "a.csd", "COVAREP", entries)]
+    run("mosi", *files, "--features", tmp_path)
+    assert columns(tmp_path, "group", "split") == [
+        [video for video in videos for _ in range(2)],
+        ["train", "train", "val", "val", "test", "test"],
+    ]
+
+
 def test_several_label_columns_are_said(tmp_path: Path) -> None:
     files = [labels(tmp_path / "l.csd", 3), write(tmp_path / "a.csd", "COVAREP", {"vidB": steps(4, 4, 2)})]
     result = run("mosi", *files, "--features", tmp_path)
