@@ -12,6 +12,10 @@ from .manifest import write_dataset as write_dataset
 from .records import ShardRecord as ShardRecord
 from .records import StoreInfo as StoreInfo
 from .records import read_info as read_info
+from .splits import NamedSplit as NamedSplit
+from .splits import make_split as make_split
+from .splits import named_splits as named_splits
+from .splits import open_split as open_split
 from .store import Features as Features
 from .store import open_features as open_features
 from .writer import FeatureWriter as FeatureWriter

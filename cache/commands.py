@@ -1,11 +1,11 @@
 """`pgm cache ls | info | head | stats | verify | rm | gc | export`: look at, check, remove and hand on features.
 
+`pgm cache split` is in split_commands.py.
+
 Every command takes `--features DIR` (everything under it), a dataset's name or one store's path, and `--json`.
 Nothing heavy is imported before a command runs.
 """
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,22 +14,30 @@ import typer
 from .errors import CorruptStore, UserError
 from .export import Kind
 from .layout import Codec
+from .printing import (
+    ROOT,
+    AsJson,
+    Features,
+    Named,
+    Partial,
+    Target,
+    Yes,
+    in_bytes,
+    plain,
+    print_json,
+    print_table,
+    said,
+)
+from .split_commands import EXAMPLE as SPLIT_EXAMPLE
+from .split_commands import split_command
 
 if TYPE_CHECKING:
     from .records import StoreInfo
+    from .sources import SharedSources
     from .verify import Report
 
 cache_app = typer.Typer(no_args_is_help=True, help="Look at, check, remove and export the features on disk.")
-
-Features = Annotated[
-    Path, typer.Option("--features", envvar="PGM_FEATURES", help="Folder that holds the datasets.", show_default=True)
-]
-Target = Annotated[str | None, typer.Argument(help="A dataset's name or a store's path; default everything.")]
-Named = Annotated[str, typer.Argument(help="A dataset's name or a store's path.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Partial = Annotated[bool, typer.Option("--allow-partial", help="Read unfinished stores as far as they are written.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-ROOT = Path("features")
+cache_app.command("split", epilog=SPLIT_EXAMPLE)(split_command)
 
 
 @cache_app.command("ls", epilog="Example: pgm cache ls --features features")
@@ -39,7 +47,7 @@ def ls(target: Target = None, features: Features = ROOT, as_json: AsJson = False
 
     rows = [_ls_row(folder) for folder in select(features, target).stores]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     if not rows:
         typer.echo(f"No stores under {features}/. `pgm extract digits` makes the first one.")
@@ -47,7 +55,7 @@ def ls(target: Target = None, features: Features = ROOT, as_json: AsJson = False
     table = [
         (r["dataset"], r["modality"], r["encoder"], r["digest"], r["format"], *_sizes(r), r["state"]) for r in rows
     ]
-    _print_table(("dataset", "modality", "encoder", "store", "format", "samples", "tokens", "size", "state"), table)
+    print_table(("dataset", "modality", "encoder", "store", "format", "samples", "tokens", "size", "state"), table)
 
 
 @cache_app.command("info", epilog="Example: pgm cache info food101")
@@ -59,11 +67,11 @@ def info(target: Target = None, features: Features = ROOT, as_json: AsJson = Fal
 
     described = [_described(read_info(folder)) for folder in select(features, target).stores]
     if as_json:
-        _print_json(described)
+        print_json(described)
         return
     for store in described:
         typer.echo(store.pop("path"))
-        _print_table((), [(f"  {name}", _plain(value)) for name, value in flatten(store).items()])
+        print_table((), [(f"  {name}", plain(value)) for name, value in flatten(store).items()])
 
 
 @cache_app.command("head", epilog="Example: pgm cache head food101 -n 3")
@@ -82,12 +90,12 @@ def head(
     for folder in select(features, target).stores:
         shown[str(folder)] = _head_rows(open_features(folder, allow_partial), samples)
     if as_json:
-        _print_json(shown)
+        print_json(shown)
         return
     for path, rows in shown.items():
         typer.echo(path)
         columns = ("row", "id", "split", "label", "S", "norm", "status")
-        _print_table(columns, [tuple(_plain(row[name]) for name in columns) for row in rows])
+        print_table(columns, [tuple(plain(row[name]) for name in columns) for row in rows])
 
 
 @cache_app.command("stats", epilog="Example: pgm cache stats food101 --json")
@@ -99,9 +107,11 @@ def stats(
     from .stats import store_stats
     from .store import open_features
 
-    results = {str(f): store_stats(open_features(f, allow_partial)) for f in select(features, target).stores}
+    folders = select(features, target).stores
+    results = {str(f): store_stats(open_features(f, allow_partial)) for f in folders}
+    shared = {str(f): _shared(f) for f in folders}
     if as_json:
-        _print_json({path: result.as_dict() for path, result in results.items()})
+        print_json({p: {**result.as_dict(), "shared_with_test": _counts(shared[p])} for p, result in results.items()})
         return
     for path, result in results.items():
         typer.echo(f"{path}: {result.samples:,} samples, {result.tokens:,} tokens, {result.nans} NaN")
@@ -112,6 +122,8 @@ def stats(
             typer.echo(f"  {name} a dimension: {vector.min():.4g} to {vector.max():.4g}, average {vector.mean():.4g}")
         again = sum(len(group) - 1 for group in result.duplicates)
         typer.echo(f"  {again} samples repeat the source of another, in {len(result.duplicates)} groups")
+        if told := str(shared[path] or ""):
+            typer.echo(f"  {told}")
 
 
 @cache_app.command("verify", epilog="Example: pgm cache verify food101")
@@ -131,7 +143,7 @@ def verify_command(
     reports = [*map(verify_dataset, selection.datasets), *map(verify, selection.suspects)]
     discarded = {str(r.path): _discard(r) for r in reports if not r.sound} if discard else {}
     if as_json:
-        _print_json([{**_report(report), "discarded": discarded.get(str(report.path), [])} for report in reports])
+        print_json([{**_report(report), "discarded": discarded.get(str(report.path), [])} for report in reports])
     else:
         for report in reports:
             _print_report(report, discarded.get(str(report.path), []))
@@ -148,12 +160,12 @@ def rm(target: Named, features: Features = ROOT, yes: Yes = False, as_json: AsJs
     selection = select(features, target)
     doomed = [*(selection.datasets or selection.stores)]
     total = sum(disk_bytes(folder) for folder in doomed)
-    _confirm(f"Remove {', '.join(map(str, doomed))} ({_bytes(total)})?", yes, as_json)
+    _confirm(f"Remove {', '.join(map(str, doomed))} ({in_bytes(total)})?", yes, as_json)
     for folder in selection.folders:
         remove_folder(folder)
     for folder in selection.datasets:
         remove_dataset(folder)
-    _said({"removed": [str(folder) for folder in doomed], "bytes": total}, f"Removed {_bytes(total)}.", as_json)
+    said({"removed": [str(folder) for folder in doomed], "bytes": total}, f"Removed {in_bytes(total)}.", as_json)
 
 
 @cache_app.command("gc", epilog="Example: pgm cache gc --yes")
@@ -165,10 +177,10 @@ def gc(target: Target = None, features: Features = ROOT, yes: Yes = False, as_js
 
     found = [leftover for folder in select(features, target).folders for leftover in leftovers(folder)]
     if not found:
-        _said({"removed": [], "kept": [], "bytes": 0}, "Nothing to remove.", as_json)
+        said({"removed": [], "kept": [], "bytes": 0}, "Nothing to remove.", as_json)
         return
     if not as_json:
-        _print_table(("path", "what", "size"), [(str(f.path), f.what, _bytes(f.bytes)) for f in found])
+        print_table(("path", "what", "size"), [(str(f.path), f.what, in_bytes(f.bytes)) for f in found])
     _confirm(f"Remove these {len(found)}? `pgm extract` can still continue an unfinished store.", yes, as_json)
     removed, kept = [], []
     for leftover in found:
@@ -180,7 +192,7 @@ def gc(target: Target = None, features: Features = ROOT, yes: Yes = False, as_js
             typer.echo(f"Kept: {error}", err=True)
     total = sum(leftover.bytes for leftover in removed)
     value = {"removed": [str(leftover.path) for leftover in removed], "kept": kept, "bytes": total}
-    _said(value, f"Removed {len(removed)} of {len(found)}, {_bytes(total)}.", as_json)
+    said(value, f"Removed {len(removed)} of {len(found)}, {in_bytes(total)}.", as_json)
 
 
 @cache_app.command("export", epilog="Example: pgm cache export food101 --as safetensors --to /tmp/food101")
@@ -211,7 +223,7 @@ def export(
             )
             for folder in selection.stores
         ]
-    _said({"written": [str(path) for path in written]}, f"Wrote {', '.join(map(str, written))}", as_json)
+    said({"written": [str(path) for path in written]}, f"Wrote {', '.join(map(str, written))}", as_json)
 
 
 def _ls_row(folder: Path) -> dict[str, Any]:
@@ -280,6 +292,25 @@ def _class_names(labels: list[Any], classes: tuple[str, ...]) -> list[Any]:
     return [classes[x] if isinstance(x, int) and 0 <= x < len(classes) else x for x in labels]
 
 
+def _shared(folder: Path) -> "SharedSources | None":
+    """What the test split shares with the others in a finished store of a dataset's present samples."""
+    from .manifest import CARD, open_dataset
+    from .records import read_info
+    from .sources import rows_of, shared_sources
+
+    found = read_info(folder)
+    if not found.complete or not (folder.parent / CARD).exists():
+        return None
+    dataset = open_dataset(folder.parent.parent, folder.parent.name)
+    if not dataset.is_current(found):
+        return None
+    return shared_sources(folder, found.identity.modality, rows_of(dataset.samples["split"]))
+
+
+def _counts(shared: "SharedSources | None") -> dict[str, int] | None:
+    return None if shared is None else {"test": shared.test, "train": shared.train, "val": shared.val}
+
+
 def _discard(report: "Report") -> list[int]:
     """Take the damaged shards of a store back; the rest of it is untouched."""
     from .writer import discard_shards
@@ -293,7 +324,7 @@ def _discard(report: "Report") -> list[int]:
 def _print_report(report: "Report", discarded: list[int]) -> None:
     verdict = "sound" if report.sound else f"{len(report.problems)} problem{'s' * (len(report.problems) > 1)}"
     shards = "" if report.state == "dataset" else f", {report.shards} shards"
-    typer.echo(f"{report.path}: {verdict} ({report.state}{shards}, {_bytes(report.bytes)} read)")
+    typer.echo(f"{report.path}: {verdict} ({report.state}{shards}, {in_bytes(report.bytes)} read)")
     for problem in report.problems:
         typer.echo(f"  {problem}")
     if discarded:
@@ -325,41 +356,6 @@ def _confirm(question: str, yes: bool, as_json: bool) -> None:
         raise UserError("nothing was removed")
 
 
-def _said(value: dict[str, Any], text: str, as_json: bool) -> None:
-    if as_json:
-        _print_json(value)
-    else:
-        typer.echo(text)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1))
-
-
-def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Left-aligned columns, two spaces apart: readable on a terminal and by awk."""
-    table = [columns, *rows] if columns else rows
-    widths = [max(len(row[at]) for row in table) for at in range(len(table[0]))] if table else []
-    for row in table:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
 def _sizes(row: dict[str, Any]) -> tuple[str, str, str]:
     samples, tokens = (f"{n:,}" if isinstance(n, int) else str(n) for n in (row["samples"], row["tokens"]))
-    return samples, tokens, _bytes(row["bytes"])
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _bytes(size: int) -> str:
-    """Decimal units, as disks are sold."""
-    amount = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"
+    return samples, tokens, in_bytes(row["bytes"])

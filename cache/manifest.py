@@ -11,12 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from .durable import read_json, record_file, write_sealed_json
 from .errors import CorruptStore, NotFound, StoreIncomplete, UserError
 from .identity import ids_digest
 from .items import read_table, write_table
+from .presence import Present, presence, with_presence
 from .records import PLAN, STORE, StoreInfo, read_info
 from .store import Features, open_features
 
@@ -59,8 +62,13 @@ class DatasetCard:
         return DatasetCard(**frozen)
 
 
-def write_dataset(folder: Path, card: DatasetCard, samples: pa.Table) -> None:
-    """Write samples.parquet (id, split, label columns, perhaps group), then dataset.json."""
+def write_dataset(folder: Path, card: DatasetCard, samples: pa.Table, present: Present | None = None) -> None:
+    """Write samples.parquet (id, split, label columns, perhaps group), then dataset.json.
+
+    present: modality -> (N,) whether the dataset has it for the sample, kept as the columns has_<modality>; what an
+    earlier call said of other modalities of the same samples stays. Raises UserError for ids that repeat, unknown
+    splits and missing columns.
+    """
     if absent := {"id", "split"} - set(samples.column_names):
         raise UserError(f"a samples table needs the columns id and split; {', '.join(sorted(absent))} is not there")
     ids = samples["id"].to_pylist()
@@ -70,9 +78,19 @@ def write_dataset(folder: Path, card: DatasetCard, samples: pa.Table) -> None:
     if unknown := set(samples["split"].to_pylist()) - set(SPLITS):
         raise UserError(f"unknown split {', '.join(sorted(map(repr, unknown)))}; splits are {', '.join(SPLITS)}")
     folder.mkdir(parents=True, exist_ok=True)
+    if present is not None:
+        samples = with_presence(samples, present, _earlier(folder / SAMPLES))
     write_table(folder / SAMPLES, samples)
     files = [record_file(folder, SAMPLES).as_list()]
     write_sealed_json(folder / CARD, {"pgm_dataset": 1, "files": files, **asdict(card)}, sync=True)
+
+
+def _earlier(path: Path) -> pa.Table | None:
+    """samples.parquet as it is, where it can be read: it is about to be written anew."""
+    try:
+        return read_table(path)
+    except CorruptStore:
+        return None
 
 
 @dataclass(frozen=True)
@@ -87,6 +105,11 @@ class CachedDataset:
     def samples(self) -> pa.Table:
         """samples.parquet: one row a sample, in the order every store follows."""
         return read_table(self.path / SAMPLES)
+
+    @property
+    def presence(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Modality -> (N,) whether the dataset has a source of it for the sample; a failed one has."""
+        return presence(self.samples)
 
     @property
     def stores(self) -> list[StoreInfo]:

@@ -11,6 +11,7 @@ from .lock import NAME as LOCK
 from .lock import StoreLock
 from .manifest import CARD, SAMPLES
 from .records import PLAN, STORE, WRITING, read_info
+from .splits import FOLDER, split_files
 from .zarr_format import GROUP
 
 OWN = {STORE, WRITING, ITEMS, MAIN, PARTS, GROUP, LOCK}
@@ -49,7 +50,11 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_dataset(folder: Path) -> None:
-    """Remove a dataset's description, once its stores are gone; the folder goes when nothing else is in it."""
+    """Remove a dataset's description and named splits, once its stores are gone; then its folder, if that is empty."""
+    for path in split_files(folder):
+        path.unlink()
+    if (folder / FOLDER).is_dir() and not any((folder / FOLDER).iterdir()):
+        (folder / FOLDER).rmdir()
     for name in (CARD, SAMPLES):
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):

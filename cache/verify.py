@@ -18,6 +18,7 @@ from .items import Items
 from .layout import Layout
 from .manifest import CARD
 from .records import STORE, ShardRecord, StoreInfo, format_of, layout_of, read_info, read_record
+from .splits import SEAL, split_files
 
 THREADS = 2
 NAMED = 5
@@ -90,17 +91,31 @@ def verify(folder: Path) -> Report:
 
 
 def verify_dataset(folder: Path) -> Report:
-    """Check dataset.json and samples.parquet of a dataset's folder (not its stores)."""
-    problems = []
+    """Check dataset.json, samples.parquet and the named splits of a dataset's folder (not its stores)."""
+    problems, size = _sealed(folder, CARD)
+    splits = split_files(folder)
+    for path in splits:
+        name = str(path.relative_to(folder))
+        if path.name.endswith(SEAL):
+            found, bytes = _sealed(folder, name)
+            problems += found
+            size += bytes
+        elif path.with_name(path.stem + SEAL) not in splits:
+            problems.append(Problem(name, f"has no {path.stem}{SEAL} beside it; delete it, or draw the split again"))
+    return Report(folder, "dataset", 0, size, tuple(problems))
+
+
+def _sealed(folder: Path, name: str) -> tuple[list[Problem], int]:
+    """What is wrong with a sealed JSON and the files it lists, which lie beside it; and the bytes of those."""
+    path = folder / name
     try:
-        card = read_json(folder / CARD)
-        files = [FileRecord(*file) for file in card.get("files", ())]
-        read_sealed_json(folder / CARD)
+        files = [FileRecord(*file) for file in read_json(path).get("files", ())]
+        read_sealed_json(path)
     except (CorruptStore, FileNotFoundError, TypeError) as error:
-        problems.append(Problem(CARD, f"is not as it was written ({error})"))
-        files = []
-    problems += [Problem(file.name, what) for file in files if (what := _file_fault(folder, file))]
-    return Report(folder, "dataset", 0, sum(file.bytes for file in files), tuple(problems))
+        return [Problem(name, f"is not as it was written ({error})")], 0
+    beside = path.parent.relative_to(folder)
+    faults = [(str(beside / file.name), _file_fault(path.parent, file)) for file in files]
+    return [Problem(file, what) for file, what in faults if what], sum(file.bytes for file in files)
 
 
 def _layout(info: StoreInfo, problems: list[Problem]) -> Layout | None:

@@ -46,6 +46,17 @@ class Collection:
     def ids(self) -> list[str]:
         return list(self.samples.column("id").to_pylist())
 
+    @property
+    def present(self) -> dict[str, np.ndarray]:
+        """Modality -> (N,) bool, whether the sample has a source of it."""
+        return {m: np.array([item is not None for item in sources], bool) for m, sources in self.media.items()}
+
+    @property
+    def told(self) -> list[str]:
+        """What extraction says before its work: the warnings, then the card's other notes."""
+        notes = [note for note in self.card.notes if note not in self.warnings]
+        return [*(f"warning: {warning}" for warning in self.warnings), *(f"note: {note}" for note in notes)]
+
     def __len__(self) -> int:
         return int(self.samples.num_rows)
 

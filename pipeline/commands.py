@@ -138,8 +138,8 @@ def extract_command(
         retry_failed=retry_failed,
     )
     if dry_run:
-        for warning in collection.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+        for line in collection.told:
+            print(line, file=sys.stderr)
         show_forecast(collection, features, options, as_json)
         return
     with ExtractionDisplay() as display:

@@ -56,11 +56,11 @@ def extract(
         )
     # Absolute: workers of a scheduler elsewhere have another working directory.
     dataset = features.absolute() / collection.card.name
-    write_dataset(dataset, collection.card, collection.samples)
+    write_dataset(dataset, collection.card, collection.samples, collection.present)
     executor = make_executor(options.executor, options.workers, options.scheduler, options.scheduler_file)
     run = _Run(options, dataset, executor, listen)
-    for warning in collection.warnings:
-        listen(Note(f"warning: {warning}"))
+    for line in collection.told:
+        listen(Note(line))
     try:
         return [
             _extract_modality(collection, options.encoders.get(modality, EncoderSpec(modality)), run)

@@ -19,6 +19,9 @@ RunsOption = Annotated[Path, typer.Option("--runs", envvar="PGM_RUNS", help="Whe
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; progress stays on stderr.")]
 DatasetOption = Annotated[str | None, typer.Option(help="A cached dataset; not needed when there is only one.")]
 FeedOption = Annotated[str, typer.Option(help="auto, resident (in memory) or mapped (from the page cache).")]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="A named split (pgm cache split); by default the dataset's own.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 TRAIN_EXAMPLE = """Example:
@@ -61,6 +64,7 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
         ] = None,
         modality: Annotated[list[str] | None, typer.Option(help="Only these modalities. Repeatable.")] = None,
         store: Annotated[list[str] | None, typer.Option(help="MODALITY=DIGEST among several stores.")] = None,
+        split: SplitOption = None,
         feed: FeedOption = "auto",
         precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
         device: DeviceOption = "auto",
@@ -87,6 +91,7 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
             modalities=modality,
             stores=pairs(store, "--store"),
             device=device,
+            split=split,
         )
         train_and_tell(request, seeds, feed, compile, force, tensorboard, as_json)
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
-from ..cache import DatasetCard, Features, open_dataset
+from ..cache import DatasetCard, Features, named_splits, open_dataset
 from ..cache.errors import IdentityMismatch, NotFound
 from ..cache.identity import field_differences
-from .data import TrainingData, encoder_of, load_data, only_dataset
+from .data import TrainingData, encoder_of, load_data, only_dataset, told_split_as
 from .evaluation import collect, evaluate
 from .feed import open_feed
 from .loop import Machine
@@ -82,11 +82,22 @@ def evaluate_run(run: Run, split: str, features: Path | None, feed: str, device:
 
 
 def data_of(run: Run, features: Path | None) -> TrainingData:
-    """The data a run was trained on, opened again."""
+    """The data a run was trained on, opened again, with the split it was trained on.
+
+    Raises NotFound where a named split is gone.
+    """
     config, environment = run.config, run.environment
     root = features or Path(environment["features"])
-    folder = environment["dataset_folder"]
-    return load_data(root, folder, list(config["stores"]), config["stores"], Protocol(**config["protocol"]))
+    folder, split = environment["dataset_folder"], config.get("split")
+    dataset = open_dataset(root, folder)
+    if split is not None and split not in (known := [made.name for made in named_splits(dataset)]):
+        having = f"There are: {', '.join(known)}." if known else "There is none."
+        drawn = next((n for n in environment.get("notes", ()) if n.startswith(told_split_as(split))), "")
+        raise NotFound(
+            f"Run {run.id} was trained on the split {split!r} of {folder}, and {dataset.path} has no such split now. "
+            f"{having} {drawn or f'Draw it again: pgm cache split {folder} --name {split}'}"
+        )
+    return load_data(root, folder, list(config["stores"]), config["stores"], Protocol(**config["protocol"]), split)
 
 
 def predict(

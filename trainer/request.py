@@ -23,7 +23,10 @@ DEFAULT_METHOD = "pgm"
 
 @dataclass(frozen=True)
 class Request:
-    """One run: where the features and runs are, and every switch. `settings` go to the protocol and to the method."""
+    """One run: where the features and runs are, and every switch. `settings` go to the protocol and to the method.
+
+    split: a named split of the dataset (`pgm cache split`), None for its own.
+    """
 
     features: Path
     runs: Path
@@ -35,6 +38,7 @@ class Request:
     modalities: Sequence[str] | None = None
     stores: Mapping[str, str] = field(default_factory=dict)
     device: str = "auto"
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,11 @@ class Resolved:
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.json: all that decides the numbers, and nothing else."""
+        """config.json: all that decides the numbers, and nothing else; `split` only where a named one was asked for."""
         return {
             "recipe": RECIPE,
             **self.data_identity,
+            **({} if self.request.split is None else {"split": self.request.split}),
             "task": self.data.card.task,
             "classes": list(getattr(self.data.task, "classes", ())),
             "widths": self.data.widths,
@@ -85,7 +90,7 @@ def resolve(request: Request) -> Resolved:
     protocol, rest = changed(Protocol.preset(request.preset), request.settings)
     protocol = dataclasses.replace(protocol, precision=precision_for(protocol.precision, device))
     names = modalities_of(request.method, modalities_in(dataset, request.modalities))
-    data = load_data(request.features, folder, names, request.stores, protocol)
+    data = load_data(request.features, folder, names, request.stores, protocol, request.split)
     shape = Shape(data.widths, data.task.outputs)
     method, unknown = choose(request.method, request.preset, shape, rest)
     if unknown:

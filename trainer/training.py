@@ -58,6 +58,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     modalities: Sequence[str] | None = None,
     stores: Mapping[str, str] | None = None,
+    split: str | None = None,
     device: str = "auto",
     feed: str = "auto",
     compile: bool = False,
@@ -69,7 +70,8 @@ def train(
     features, runs: the roots (default PGM_FEATURES or features/, PGM_RUNS or runs/). dataset: needed when several are
     cached. method: pgm, concat, add, max, linear, mlp, late, ensemble, single:NAME or a modality's name. preset:
     small or paper. settings: switches of the protocol and of the method by name, {"epochs": 20, "iterations": 2}.
-    stores: modality -> digest, where several stores are cached. force: train anew. Raises UserError (and its kinds)
+    stores: modality -> digest, where several stores are cached. split: a named split (`pgm cache split`), by default
+    the dataset's own. force: train anew. Raises UserError (and its kinds)
     for requests that cannot be met, RunFailed when training breaks down.
     """
     request = Request(
@@ -83,6 +85,7 @@ def train(
         modalities=modalities,
         stores=stores or {},
         device=device,
+        split=split,
     )
     return carry_out(resolve(request), Execution(feed=feed, compile=compile, force=force, listener=listener))
 
