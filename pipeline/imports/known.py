@@ -1,4 +1,5 @@
-"""What a dataset's name already says: its task (which decides its metrics) and its class names, for features that somebody else extracted.
+"""What a dataset's name already says, for features that somebody else extracted: its task, which decides its metrics,
+and its class names.
 
 Class names are the adapters', in the order of the published label numbers. Where releases disagree about that order
 (IEMOCAP), none are given and the file's own labels name the classes.
