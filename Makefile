@@ -8,7 +8,7 @@ WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint extract train bench-cache bench-extract bench-head bench-train clean
+.PHONY: help setup demo test lint extract train bench-cache bench-extract bench-head bench-train bench-tables clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,7 +40,7 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
 	@# The root is the package `pgm`; mypy finds it through a folder that holds a link of that name.
 	@mkdir -p .typing && ln -sfn .. .typing/pgm
-	MYPYPATH=.typing $(BIN)/mypy -p pgm.cache -p pgm.pipeline -p pgm.trainer -m pgm -m pgm.cli -m pgm.console -m pgm.demo
+	MYPYPATH=.typing $(BIN)/mypy -p pgm.cache -p pgm.pipeline -p pgm.trainer -m pgm -m pgm.cli -m pgm.console -m pgm.demo -m pgm.workers
 
 bench-cache: setup ## the cache against numpy, zarr-python, h5py, tensorstore
 	$(BIN)/python bench/cache.py $(ARGS)
@@ -53,6 +53,9 @@ bench-head: setup ## the PgM head against a plain transcription and the machine'
 
 bench-train: setup ## the feeds and the loop against DataLoader over HDF5
 	$(BIN)/python bench/train.py $(ARGS)
+
+bench-tables: setup ## the table runner: two workers against one, its overhead, a warm table, the paper's sizes
+	$(BIN)/python bench/tables.py $(ARGS)
 
 clean: ## remove the environment and what tools left behind
 	rm -rf .venv .typing .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
