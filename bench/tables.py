@@ -99,7 +99,8 @@ def paper(folder: Path) -> None:
         told = json.loads(text)
         hours = told["seconds_in_all"] / 3600
         print(
-            f"{name}, paper preset, 5 seeds, {torch.get_num_threads()} threads: {hours:,.1f} hours (planned in {seconds:.0f} s)"
+            f"{name}, paper preset, 5 seeds, {torch.get_num_threads()} threads: {hours:,.1f} hours "
+            f"(planned in {seconds:.0f} s)"
         )
         for row in told["rows"]:
             print(f"  {row['row']:<26} {row['seconds_a_run'] / 3600:>7.2f} hours a run")
@@ -112,7 +113,8 @@ def main() -> None:
     chosen = parser.parse_args()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     print(
-        f"{date.today()}, {len(os.sched_getaffinity(0))} cores, {platform.machine()}, {device}, torch {torch.__version__}"
+        f"{date.today()}, {len(os.sched_getaffinity(0))} cores, {platform.machine()}, {device}, "
+        f"torch {torch.__version__}"
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
