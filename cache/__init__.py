@@ -16,6 +16,7 @@ from .splits import NamedSplit as NamedSplit
 from .splits import make_split as make_split
 from .splits import named_splits as named_splits
 from .splits import open_split as open_split
+from .splits import split_names as split_names
 from .store import Features as Features
 from .store import open_features as open_features
 from .writer import FeatureWriter as FeatureWriter

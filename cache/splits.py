@@ -160,9 +160,14 @@ def same_split(dataset: CachedDataset, made: NamedSplit, table: pa.Table) -> Nam
     )
 
 
+def split_names(dataset: CachedDataset) -> list[str]:
+    """The names of a dataset's named splits, sorted."""
+    return sorted(path.name.removesuffix(SEAL) for path in (dataset.path / FOLDER).glob(f"*{SEAL}"))
+
+
 def named_splits(dataset: CachedDataset) -> list[NamedSplit]:
-    """The named splits of a dataset, by name."""
-    return [read_recipe(path) for path in sorted((dataset.path / FOLDER).glob(f"*{SEAL}"))]
+    """The named splits of a dataset and how they were drawn, by name."""
+    return [read_recipe(dataset.path / FOLDER / f"{name}{SEAL}") for name in split_names(dataset)]
 
 
 def open_split(dataset: CachedDataset, name: str) -> tuple[NamedSplit, pa.ChunkedArray]:
@@ -172,7 +177,7 @@ def open_split(dataset: CachedDataset, name: str) -> tuple[NamedSplit, pa.Chunke
     file that is not as it was written.
     """
     path = dataset.path / FOLDER / f"{name}{SEAL}"
-    known = [found.name.removesuffix(SEAL) for found in sorted(path.parent.glob(f"*{SEAL}"))]
+    known = split_names(dataset)
     if name not in known:
         having = f"It has: {', '.join(known)}." if known else "It has none but its own."
         raise NotFound(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
-from ..cache import DatasetCard, Features, named_splits, open_dataset
+from ..cache import DatasetCard, Features, open_dataset, split_names
 from ..cache.errors import IdentityMismatch, NotFound
 from ..cache.identity import field_differences
 from .data import TrainingData, encoder_of, load_data, only_dataset, told_split_as
@@ -90,7 +90,7 @@ def data_of(run: Run, features: Path | None) -> TrainingData:
     root = features or Path(environment["features"])
     folder, split = environment["dataset_folder"], config.get("split")
     dataset = open_dataset(root, folder)
-    if split is not None and split not in (known := [made.name for made in named_splits(dataset)]):
+    if split is not None and split not in (known := split_names(dataset)):
         having = f"There are: {', '.join(known)}." if known else "There is none."
         drawn = next((n for n in environment.get("notes", ()) if n.startswith(told_split_as(split))), "")
         raise NotFound(
