@@ -179,10 +179,10 @@ def open_split(dataset: CachedDataset, name: str) -> tuple[NamedSplit, pa.Chunke
     path = dataset.path / FOLDER / f"{name}{SEAL}"
     known = split_names(dataset)
     if name not in known:
-        having = f"It has: {', '.join(known)}." if known else "It has none but its own."
+        having = f"it has {', '.join(known)}" if known else "it has none but its own"
         raise NotFound(
-            f"{dataset.name} has no split named {name!r}{nearest(name, known)}. {having} "
-            f"Make one: pgm cache split {dataset.name} --by group --val 0.1 --name {name}"
+            f"{dataset.name} has no split named {name!r}; {having}{nearest(name, known) or '.'} "
+            f"Draw one with pgm cache split {dataset.name} (--help shows how)."
         )
     recipe, table = read_recipe(path), read_checked(path)
     if recipe.sample_ids != ids_digest(dataset.samples["id"].to_pylist()):
