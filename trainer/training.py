@@ -6,6 +6,8 @@ last weight has been selected, evaluated once, and never again.
 
 from __future__ import annotations
 
+import importlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,6 +123,8 @@ def empty(run: Run) -> None:
 def fill(run: Run, resolved: Resolved, how: Execution) -> None:
     """Train, evaluate, and write everything a finished run holds."""
     started = time.perf_counter()
+    # The first optimiser imports torch._dynamo, which takes a second or two; meanwhile the features are read.
+    threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True).start()
     data, listener = resolved.data, how.listener
     feeds = {split: feed_of(resolved, split, how.feed) for split in ("train", "val")}
     machine = Machine(resolved.device, resolved.protocol.precision, how.compile)
