@@ -331,3 +331,49 @@ def test_with_one_seed_nothing_is_significant(tmp_path: Path) -> None:
     assert found["worse"].p is None
     assert found["worse"].high < 0
     assert not found["worse"].significant
+
+
+# The commands as they are typed.
+
+
+def invoked(toy: Path, runs: Path, *words: str) -> Any:
+    from pgm.cli import app
+    from typer.testing import CliRunner
+
+    switches = [f"--set={name}={value}" for name, value in QUICK.items()]
+    return CliRunner().invoke(app, [*words, f"--features={toy}", f"--runs={runs}", *switches])
+
+
+def test_table_5_counts_parameters_in_every_format(toy: Path, tmp_path: Path) -> None:
+    for format in FORMATS:
+        done = invoked(toy, tmp_path, "table", "5", "--preset=paper", f"--format={format}")
+        assert done.exit_code == 0, done.output
+        assert "modal partitioner" in done.output
+    told = json.loads(invoked(toy, tmp_path, "table", "5", "--json").output)
+    assert told["counted"][-1]["module"] == "PgM"
+
+
+def test_a_plan_trains_nothing(toy: Path, tmp_path: Path) -> None:
+    done = invoked(toy, tmp_path / "runs", "ablate", "--vary=iterations=1,2", "--seeds=2", "--plan", "--json")
+    told = json.loads(done.stdout)
+    assert [(row["finished"], row["to_train"]) for row in told["rows"]] == [(0, 2)] * 3
+    assert told["seconds_in_all"] > 0
+    assert not list((tmp_path / "runs").glob("*/config.json"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["table", "7"], "There are: 2, 3, 5"),
+        (["table", "3", "--format=html"], "use rich, markdown, latex, csv, json"),
+        (["table", "3", "--seeds=0"], "1 or more"),
+        (["table", "3", "--workers=0"], "at least one worker"),
+        (["table", "3", "--dataset=tyo"], "did you mean 'toy'"),
+        (["ablate", "--vary=iterations"], "--vary takes"),
+    ],
+)
+def test_a_mistake_is_said_before_anything_is_trained(toy: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    done = invoked(toy, tmp_path / "runs", *words)
+    assert isinstance(done.exception, UserError)
+    assert said in str(done.exception)
+    assert not (tmp_path / "runs").exists()
