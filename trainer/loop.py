@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from ..cache.errors import RunFailed
 from .batch import Batch, Inputs
 from .checkpoint import Checkpoints, Progress, copied
-from .evaluation import evaluate
+from .evaluation import BATCH, evaluate
 from .events import BatchFinished, EpochFinished, Listener
 from .feed import Feed
-from .methods import Stage, Step
+from .methods import Criterion, Look, MethodOutput, Stage, Step
 from .model import Model
-from .order import training_order
+from .order import evaluation_order, training_order
 from .protocol import Protocol
 from .randomness import derived
 from .schedule import rate_factor
@@ -138,6 +138,7 @@ class Training:
             optimiser.load_state_dict(dict(self.optimiser_state))
         while self.progress.epoch < stage.epochs:
             entry, clock = self.train_epoch(stage, optimiser)
+            self.look(stage)
             improved = self.validate(stage, entry)
             self.progress.epoch += 1
             self.progress.stale = 0 if improved or not stage.labels else self.progress.stale + 1
@@ -161,7 +162,7 @@ class Training:
         clock = Clock(time.perf_counter())
         for step, batch in enumerate(clock.timed(feed.batches(order))):
             set_rates(optimiser, rate_factor(self.protocol, (epoch * len(order) + step) / (stage.epochs * len(order))))
-            for name, value in self.step(stage, batch, optimiser).items():
+            for name, value in self.step(stage, batch, optimiser, step / len(order)).items():
                 sums[name] = sums.get(name, 0.0) + value.detach().float() * len(batch)
             self.listener(BatchFinished(stage.name, clock.samples, len(feed)))
         losses = {name: float(value) / len(feed) for name, value in sums.items()}
@@ -173,16 +174,53 @@ class Training:
             )
         return {"stage": stage.name, "epoch": epoch + 1, "losses": losses}, clock
 
-    def step(self, stage: Stage, batch: Batch, optimiser: torch.optim.Optimizer) -> Mapping[str, Tensor]:
-        """One update by the method."""
+    def step(
+        self, stage: Stage, batch: Batch, optimiser: torch.optim.Optimizer, done: float = 0.0
+    ) -> Mapping[str, Tensor]:
+        """One update by the method; `done`: the share of the epoch's batches before this one."""
         inputs = batch.inputs.restricted(stage.modality) if stage.modality else batch.inputs
 
         def objective() -> tuple[Tensor, Mapping[str, Tensor]]:
             return self.objective(stage, inputs, batch.targets)
 
         moved = [p for group in optimiser.param_groups for p in group["params"]]
-        step = Step(objective, optimiser, moved, self.protocol.clip, self.machine.autocast)
+        step = Step(
+            objective=objective,
+            optimiser=optimiser,
+            parameters=moved,
+            clip=self.protocol.clip,
+            autocast=self.machine.autocast,
+            inputs=lambda: self.model.prepared(inputs),
+            targets=batch.targets,
+            criterion=self.criterion(stage, inputs),
+            epoch=self.progress.epoch,
+            done=done,
+        )
         return self.model.method.update(stage, step)
+
+    def criterion(self, stage: Stage, inputs: Inputs) -> Criterion:
+        """beta L^T of logits the method has computed by itself."""
+        task = self.task.alone() if stage.modality else self.task
+
+        def loss(logits: Tensor, targets: Tensor) -> Tensor:
+            return self.protocol.beta * task.loss(lambda _: MethodOutput(logits, logits), inputs, targets)[0]
+
+        return loss
+
+    def look(self, stage: Stage) -> None:
+        """Let the method look at the training and validation splits between two epochs."""
+
+        def batches(split: str) -> Iterator[tuple[Inputs, Tensor]]:
+            feed = self.feeds[split]
+            for batch in feed.batches(evaluation_order(feed.total_lengths, BATCH)):
+                shown = batch.inputs.restricted(stage.modality) if stage.modality else batch.inputs
+                yield self.model.prepared(shown), batch.targets
+
+        self.model.eval()
+        with torch.no_grad(), self.machine.autocast():
+            nothing = Inputs({}, {})
+            look = Look(self.progress.epoch, batches, self.criterion(stage, nothing))
+            self.model.method.between_epochs(stage, look)
 
     def objective(self, stage: Stage, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """L^P in a stage without labels (eq. 11), alpha L^P + beta L^T in one with them (eq. 12), and all parts."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..cache.durable import write_json
+from ..cache.errors import UserError
 from ..cache.lock import StoreLock
 from .checkpoint import Checkpoints
 from .evaluation import Evaluated, evaluate
@@ -94,6 +95,11 @@ def train(
 
 def carry_out(resolved: Resolved, how: Execution) -> Run:
     """Answer from the finished run, continue the interrupted one, or train."""
+    if isinstance(resolved.data.task, Retrieval) and not resolved.method.retrieves:
+        raise UserError(
+            f"Method {resolved.method.name!r} learns class probabilities and no vector to compare, so it cannot do "
+            f"{resolved.data.card.name!r}, a retrieval dataset. Choose a fusion method such as pgm or concat."
+        )
     run = resolved.run
     if run.finished and not how.force:
         announce(run, how.listener, reused=True)

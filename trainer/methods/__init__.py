@@ -1,10 +1,12 @@
 """Methods: one file each behind one interface, and the registry that knows them by name."""
 
-from .base import Method, MethodConfig, MethodOutput, Shape, Stage, Step
+from .base import Criterion, Look, Method, MethodConfig, MethodOutput, Shape, Stage, Step
 from .registry import METHODS, MethodChoice, choose, method_names, modalities_of, restored
 
 __all__ = [
     "METHODS",
+    "Criterion",
+    "Look",
     "Method",
     "MethodChoice",
     "MethodConfig",

@@ -11,7 +11,7 @@ What decides a method's numbers is its configuration, a frozen dataclass that ca
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -67,15 +67,52 @@ class Objective(Protocol):
     def __call__(self) -> tuple[Tensor, Mapping[str, Tensor]]: ...
 
 
+Criterion = Callable[[Tensor, Tensor], Tensor]  # logits (N, outputs), targets (N,) -> beta L^T, the mean over N >= 1
+
+
 @dataclass(frozen=True)
 class Step:
-    """What an update needs: the loss to minimise, the optimiser, the parameters it moves and the gradient clip."""
+    """What an update needs: the loss to minimise, the optimiser, the parameters it moves and the gradient clip.
+
+    A method whose update is not "one loss, one step" takes the batch apart itself: `inputs()` gives it as the method's
+    forward would see it, `criterion` the task's loss of any logits. `epoch` and `done`, the share of the epoch's
+    batches before this one, are for schedules.
+    """
 
     objective: Objective
     optimiser: torch.optim.Optimizer
     parameters: Sequence[nn.Parameter]
     clip: float
     autocast: Callable[[], Any]
+    inputs: Callable[[], Inputs]
+    targets: Tensor
+    criterion: Criterion
+    epoch: int
+    done: float
+
+    def descend(self, loss: Tensor) -> None:
+        """Gradients of `loss`, clipped, and one step; parameters the loss does not reach do not move at all."""
+        self.gradients(loss)
+        self.optimiser.step()
+
+    def gradients(self, loss: Tensor) -> None:
+        """Clipped gradients of `loss`; None where it does not reach."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.clip:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a method may look at between two epochs: the training and the validation split, never the test split.
+
+    batches: "train" or "val" -> the split's inputs as forward sees them, with their targets; read only if iterated.
+    """
+
+    epoch: int
+    batches: Callable[[str], Iterator[tuple[Inputs, Tensor]]]
+    criterion: Criterion
 
 
 class Method(nn.Module, ABC):
@@ -103,14 +140,16 @@ class Method(nn.Module, ABC):
 
     def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
         """One step of training; returns the losses to report."""
-        step.optimiser.zero_grad(set_to_none=True)
         with step.autocast():
             loss, parts = step.objective()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if step.clip:
-            nn.utils.clip_grad_norm_(step.parameters, step.clip)
-        step.optimiser.step()
+        step.descend(loss)
         return parts
+
+    def between_epochs(self, stage: Stage, look: Look) -> None:
+        """After an epoch's last step and before it is validated, in eval mode and without gradients.
+
+        What it leaves must lie in buffers: they are saved, restored and selected with the weights.
+        """
 
 
 class MethodConfig(Protocol):

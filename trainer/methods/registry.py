@@ -20,6 +20,7 @@ from .ensemble import EnsembleConfig
 from .late import LateConfig
 from .linear import LinearConfig
 from .maximum import MaximumConfig
+from .mla import PRESETS, MLAConfig
 from .mlp import MLPConfig
 from .pgm import PgMMethodConfig
 from .single import SingleConfig
@@ -41,6 +42,11 @@ class MethodChoice:
         """JSON-able: what decides the method's numbers."""
         return {"name": self.name, **dataclasses.asdict(self.config)}  # type: ignore[call-overload]
 
+    @property
+    def retrieves(self) -> bool:
+        """Whether the fused vector can be compared; a configuration says with `retrieves = False` when it cannot."""
+        return bool(getattr(self.config, "retrieves", True))
+
 
 def plain(config: type[TrunkConfig]) -> Maker:
     """The maker of a configuration that extends TrunkConfig."""
@@ -50,6 +56,30 @@ def plain(config: type[TrunkConfig]) -> Maker:
         return made, rest  # type: ignore[return-value]
 
     return make
+
+
+def several(make: Maker) -> Maker:
+    """The maker of a method about the balance of modalities, which refuses a single one."""
+
+    def checked(preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfig, dict[str, Any]]:
+        if len(shape.modalities) < 2:
+            raise UserError(
+                f"This method trains several modalities against each other, and {shape.modalities[0]} is the only one "
+                "here. Choose more with --modalities, or a method of one modality (--method single:"
+                f"{shape.modalities[0]})."
+            )
+        return make(preset, shape, settings)
+
+    return checked
+
+
+def make_mla(preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfig, dict[str, Any]]:
+    """MLA's configuration: what `mla_preset` sets, then the settings."""
+    chosen, _ = changed(MLAConfig(), {k: v for k, v in settings.items() if k == "mla_preset"})
+    values = {**MLAConfig.values(preset), **PRESETS[chosen.mla_preset]}
+    config, rest = changed(dataclasses.replace(chosen, **values), settings)
+    config.check(shape)
+    return config, rest
 
 
 def make_pgm(preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfig, dict[str, Any]]:
@@ -70,7 +100,14 @@ PLAIN: dict[str, type[Any]] = {
     "late": LateConfig,
     "ensemble": EnsembleConfig,
 }
-METHODS: dict[str, Maker] = {"pgm": make_pgm, **{name: plain(config) for name, config in PLAIN.items()}}
+BALANCED: dict[str, type[Any]] = {}
+METHODS: dict[str, Maker] = {
+    "pgm": make_pgm,
+    **{name: plain(config) for name, config in PLAIN.items()},
+    "mla": several(make_mla),
+    **{name: several(plain(config)) for name, config in BALANCED.items()},
+}
+FLAT: dict[str, type[Any]] = {**PLAIN, "mla": MLAConfig, **BALANCED}
 
 
 def method_names(modalities: tuple[str, ...]) -> list[str]:
@@ -108,5 +145,5 @@ def restored(described: Mapping[str, Any]) -> MethodChoice:
     if name == "pgm":
         head, fusion = PgMConfig(**values["head"]), FusionConfig(**values["fusion"])
         return MethodChoice(name, PgMMethodConfig(head, fusion))
-    config = SingleConfig if name.startswith("single:") else PLAIN[name]
+    config = SingleConfig if name.startswith("single:") else FLAT[name]
     return MethodChoice(name, config(**values))

@@ -1,0 +1,114 @@
+"""Alternating turns on one shared head: MLA's training, which the methods mla and pgm+mla have in common.
+
+In a batch every modality has its turn, in a stated order. Its loss moves its own learner and the shared head, which
+the turns before have already moved; a modality that no sample of the batch has loses its turn.
+
+Decided: one AdamW whose gradients are None outside the turn. AdamW keeps its moments per parameter and skips what has
+no gradient, so for the learners this is one optimiser a modality, without the drift of the released code, where
+momentum and weight decay move every learner in every turn. The head has one set of moments.
+`projection`: the paper multiplies the head's gradient by P, which is exact for plain SGD. AdamW divides each element
+by its own scale and adds older gradients, so the step no longer is the projected one; "update" multiplies what the
+optimiser did to the weight by P instead, which is the same for SGD and keeps the defining property for any optimiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .base import Step
+from .hgm import Normalise, Projector, Ridge, alpha_at
+
+Preset = Literal["corrected", "paper", "as_released"]
+
+
+@dataclass(frozen=True)
+class AlternationConfig:
+    """How turns go. The preset sets the others (mla.py); each can be set beside it.
+
+    hgm: head gradient modification off, or by recursive least squares (hgm.py). statistics: the means that P holds when
+    it is applied: those of the turns before ("previous"), or this turn's as well ("current", the released code).
+    normalise: of P. ridge: alpha's schedule. projection: what P multiplies. order: of the modalities in a batch.
+    """
+
+    mla_preset: Preset = "corrected"
+    hgm: Literal["rls", "off"] = "rls"
+    statistics: Literal["previous", "current"] = "previous"
+    normalise: Normalise = "none"
+    ridge: Ridge = "released"
+    projection: Literal["update", "gradient"] = "update"
+    order: Literal["fixed", "reversed", "random"] = "fixed"
+
+
+ALTERNATION: Mapping[str, Mapping[str, Any]] = {
+    "corrected": {},
+    "paper": {"ridge": "constant", "projection": "gradient"},
+    "as_released": {"hgm": "off"},
+}
+
+
+def turns(modalities: Sequence[str], order: str) -> list[str]:
+    """The modalities in the order of one batch; a random one follows from torch's generator, hence from the epoch."""
+    if order == "random":
+        return [modalities[i] for i in torch.randperm(len(modalities)).tolist()]
+    return list(reversed(modalities)) if order == "reversed" else list(modalities)
+
+
+class SharedHead(nn.Module):
+    """One linear layer (B, D) -> (B, outputs) for every modality, and the projector of its turns."""
+
+    turn_count: Tensor
+
+    def __init__(self, dim: int, outputs: int, config: AlternationConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.linear = nn.Linear(dim, outputs)
+        self.projector = Projector(dim, config.normalise) if config.hgm == "rls" else None
+        self.register_buffer("turn_count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        logits: Tensor = self.linear(vectors)
+        return logits
+
+    def turn(self, step: Step, vectors_of: Callable[[], Tensor], targets: Tensor) -> Tensor:
+        """One modality's turn: its loss, which is returned detached, and one step of its learner and of this head.
+
+        vectors_of: computes the modality's vectors (B', D), with their graph; targets (B',); B' >= 1.
+        """
+        with step.autocast():
+            vectors = vectors_of()
+            loss = step.criterion(self(vectors), targets)
+        step.gradients(loss)
+        if self.projector is None:
+            step.optimiser.step()
+        else:
+            self.projected_step(step, self.projector, vectors.detach().float().mean(dim=0))
+        return loss.detach()
+
+    @torch.no_grad()
+    def projected_step(self, step: Step, projector: Projector, mean: Tensor) -> None:
+        """The optimiser's step with the head's part multiplied by P; the bias and the learner step as they are."""
+        alpha = alpha_at(self.config.ridge, step.done)
+        current = self.config.statistics == "current"
+        if current:
+            projector.observe(mean, alpha)
+        # The first step of the run is plain; with the means of earlier turns only, P is the identity then anyway.
+        first = bool(self.turn_count == 0)
+        weight = self.linear.weight
+        if first:
+            step.optimiser.step()
+        elif self.config.projection == "gradient":
+            assert weight.grad is not None
+            weight.grad = projector.project(weight.grad)
+            step.optimiser.step()
+        else:
+            before = weight.clone()
+            step.optimiser.step()
+            weight.copy_(before + projector.project(weight - before))
+        if not current:
+            projector.observe(mean, alpha)
+        self.turn_count += 1
