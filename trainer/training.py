@@ -10,6 +10,7 @@ import importlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,9 +133,12 @@ def fill(run: Run, resolved: Resolved, how: Execution) -> None:
     # The first optimiser imports torch._dynamo, which takes a second or two; meanwhile the features are read.
     threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True).start()
     data, listener = resolved.data, how.listener
-    feeds = {split: feed_of(resolved, split, how.feed) for split in ("train", "val")}
     machine = Machine(resolved.device, resolved.protocol.precision, how.compile)
-    model = build_model(resolved).to(resolved.device)
+    # A large split takes seconds to copy; the input statistics take one more, and can have it meanwhile.
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(lambda: {split: feed_of(resolved, split, how.feed) for split in ("train", "val")})
+        model = build_model(resolved).to(resolved.device)
+        feeds = reading.result()
     shared = (
         None
         if how.force

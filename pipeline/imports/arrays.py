@@ -99,7 +99,7 @@ def import_arrays(
     }
     sizes: dict[str, int] = {part: split.count(part) for part in ("train", "val", "test") if part in split}
     card = DatasetCard(name, task, tuple(names), METRICS[task], splits=sizes, source=source, notes=tuple(notes))
-    write_dataset(folder, card, pa.table(columns))
+    write_dataset(folder, card, pa.table(columns), {m: lengths > 0 for m, (_, lengths) in stores.items()})
     for modality, (tokens, lengths) in stores.items():
         write_store(folder, modality, tokens, lengths, ids, source[modality])
     return folder

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...cache.errors import UserError
-from ..commands import DatasetOption, DeviceOption, FeaturesOption, JsonOption, RunsOption, given, pairs
+from ..commands import DatasetOption, DeviceOption, FeaturesOption, JsonOption, RunsOption, SplitOption, given, pairs
 from ..protocol import nearest
 from ..tables.commands import (
     EpochsOption,
@@ -54,6 +54,7 @@ def figure_command(
     set_: SetOption = None,
     modality: ModalityOption = None,
     store: StoreOption = None,
+    split: SplitOption = None,
     features: FeaturesOption = Path("features"),
     runs: RunsOption = Path("runs"),
     device: DeviceOption = "auto",
@@ -71,7 +72,7 @@ def figure_command(
     from .draw import save
 
     settings = {**pairs(set_, "--set"), **given(epochs=epochs, pretrain_epochs=pretrain_epochs)}
-    base = request(features, runs, dataset, preset, seed, settings, modality, store, device)
+    base = request(features, runs, dataset, preset, seed, settings, modality, store, device, split)
     drawn = draw(name, base, seeds, method, Crew(workers, scheduler, scheduler_file))
     written = save(drawn, out / f"{base.dataset}-{name}")
     if as_json:

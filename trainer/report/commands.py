@@ -12,7 +12,7 @@ import typer
 
 from ...cache.durable import write_atomically
 from ...cache.errors import UserError
-from ..commands import DatasetOption, FeaturesOption, JsonOption, RunsOption, given, pairs
+from ..commands import DatasetOption, FeaturesOption, JsonOption, RunsOption, SplitOption, given, pairs
 from ..tables.commands import (
     EpochsOption,
     ModalityOption,
@@ -50,6 +50,7 @@ def make_report_command(examples: Examples) -> Callable[..., None]:
         set_: SetOption = None,
         modality: ModalityOption = None,
         store: StoreOption = None,
+        split: SplitOption = None,
         features: FeaturesOption = Path("features"),
         runs: RunsOption = Path("runs"),
         as_json: JsonOption = False,
@@ -60,7 +61,7 @@ def make_report_command(examples: Examples) -> Callable[..., None]:
         from .content import content
 
         settings = {**pairs(set_, "--set"), **given(epochs=epochs, pretrain_epochs=pretrain_epochs)}
-        base = request(features, runs, dataset, preset, seed, settings, modality, store, "cpu")
+        base = request(features, runs, dataset, preset, seed, settings, modality, store, "cpu", split)
         found = content(base, seeds, lambda name, ids: examples(name, root, ids))
         text = page(found)
         out.parent.mkdir(parents=True, exist_ok=True)

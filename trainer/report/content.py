@@ -98,6 +98,8 @@ def command(verb: str, request: Request, seeds: int) -> str:
         parts += ["--modality", name]
     for name, value in request.stores.items():
         parts += ["--store", f"{name}={value}"]
+    if request.split is not None:
+        parts += ["--split", request.split]
     if str(request.features) != "features":
         parts += ["--features", str(request.features)]
     if str(request.runs) != "runs":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...cache.errors import RunFailed, UserError
-from ..commands import DatasetOption, DeviceOption, FeaturesOption, JsonOption, RunsOption, given, pairs
+from ..commands import DatasetOption, DeviceOption, FeaturesOption, JsonOption, RunsOption, SplitOption, given, pairs
 
 if TYPE_CHECKING:
     from ..request import Request
@@ -61,6 +61,7 @@ def table_command(
     set_: SetOption = None,
     modality: ModalityOption = None,
     store: StoreOption = None,
+    split: SplitOption = None,
     features: FeaturesOption = Path("features"),
     runs: RunsOption = Path("runs"),
     device: DeviceOption = "auto",
@@ -73,7 +74,7 @@ def table_command(
 ) -> None:
     """Regenerate a table of the paper on a cached dataset, training only what has not been trained."""
     settings = {**pairs(set_, "--set"), **given(epochs=epochs, pretrain_epochs=pretrain_epochs)}
-    base = request(features, runs, dataset, preset, seed, settings, modality, store, device)
+    base = request(features, runs, dataset, preset, seed, settings, modality, store, device, split)
     if which == "5":
         parameters(base, "json" if as_json else format)
         return
@@ -96,6 +97,7 @@ def ablate_command(
     set_: SetOption = None,
     modality: ModalityOption = None,
     store: StoreOption = None,
+    split: SplitOption = None,
     features: FeaturesOption = Path("features"),
     runs: RunsOption = Path("runs"),
     device: DeviceOption = "auto",
@@ -110,7 +112,7 @@ def ablate_command(
     from .definitions import ablation
 
     settings = {**pairs(set_, "--set"), **given(epochs=epochs, pretrain_epochs=pretrain_epochs)}
-    base = request(features, runs, dataset, preset, seed, settings, modality, store, device)
+    base = request(features, runs, dataset, preset, seed, settings, modality, store, device, split)
     spec = ablation(vary, method)
     make(spec, base, seeds, (workers, scheduler, scheduler_file), "json" if as_json else format, plan)
 
@@ -125,6 +127,7 @@ def request(
     modality: list[str] | None,
     store: list[str] | None,
     device: str,
+    split: str | None = None,
 ) -> Request:
     """What all rows share."""
     from ..data import only_dataset
@@ -140,6 +143,7 @@ def request(
         modalities=modality,
         stores=pairs(store, "--store"),
         device=device,
+        split=split,
     )
 
 

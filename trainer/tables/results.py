@@ -88,7 +88,7 @@ def results_of(plan: TablePlan, failures: Sequence[Failure] = ()) -> TableResult
         rows=rows,
         floors=next((result["floors"] for result in results if result["floors"]), {}),
         samples={split: len(rows) for split, rows in first.resolved.data.splits.items()},
-        notes=(*card.notes, *notes),
+        notes=tuple(dict.fromkeys((*card.notes, *notes))),
     )
 
 
