@@ -17,14 +17,23 @@ from .add import AddConfig
 from .base import MethodConfig, Shape
 from .concat import ConcatConfig
 from .ensemble import EnsembleConfig
+from .gblend import GBlendConfig
+from .joint import BalanceConfig, JointConfig
 from .late import LateConfig
 from .linear import LinearConfig
 from .maximum import MaximumConfig
 from .mla import PRESETS, MLAConfig
 from .mlp import MLPConfig
+from .mmpareto import MMParetoConfig
+from .modality_dropout import ModalityDropoutConfig
+from .ogm_ge import OGMGEConfig
 from .pgm import PgMMethodConfig
+from .pmr import PMRConfig
+from .qmf import QMFConfig
+from .reconboost import ReconBoostConfig
 from .single import SingleConfig
 from .trunk import TrunkConfig
+from .umt import UMTConfig
 
 Settings = Mapping[str, Any]
 # Preset, shape and settings to the configuration, and the settings that are none of its fields.
@@ -68,7 +77,10 @@ def several(make: Maker) -> Maker:
                 "here. Choose more with --modalities, or a method of one modality (--method single:"
                 f"{shape.modalities[0]})."
             )
-        return make(preset, shape, settings)
+        config, rest = make(preset, shape, settings)
+        if isinstance(config, BalanceConfig | MLAConfig):
+            config.check(shape)
+        return config, rest
 
     return checked
 
@@ -77,9 +89,7 @@ def make_mla(preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfi
     """MLA's configuration: what `mla_preset` sets, then the settings."""
     chosen, _ = changed(MLAConfig(), {k: v for k, v in settings.items() if k == "mla_preset"})
     values = {**MLAConfig.values(preset), **PRESETS[chosen.mla_preset]}
-    config, rest = changed(dataclasses.replace(chosen, **values), settings)
-    config.check(shape)
-    return config, rest
+    return changed(dataclasses.replace(chosen, **values), settings)
 
 
 def make_pgm(preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfig, dict[str, Any]]:
@@ -100,7 +110,17 @@ PLAIN: dict[str, type[Any]] = {
     "late": LateConfig,
     "ensemble": EnsembleConfig,
 }
-BALANCED: dict[str, type[Any]] = {}
+BALANCED: dict[str, type[Any]] = {
+    "joint": JointConfig,
+    "modality_dropout": ModalityDropoutConfig,
+    "ogm_ge": OGMGEConfig,
+    "umt": UMTConfig,
+    "qmf": QMFConfig,
+    "gblend": GBlendConfig,
+    "mmpareto": MMParetoConfig,
+    "pmr": PMRConfig,
+    "reconboost": ReconBoostConfig,
+}
 METHODS: dict[str, Maker] = {
     "pgm": make_pgm,
     **{name: plain(config) for name, config in PLAIN.items()},

@@ -1,0 +1,106 @@
+"""ReconBoost: boosting modalities in turn, each against the others' residual (Hua et al., ICML 2024).
+
+Equations. The answer is the sum of the modalities' logits, F = sum_m f_m. One modality learns at a time while the
+others stand still; with q = softmax(sum_{n != m} f_n), detached, its loss is the cross-entropy minus a reconcilement
+with what the others already say:
+
+    L_m = CE(y, f_m) - lambda KL(q || softmax f_m) = -sum_k (y_k - lambda q_k) ln softmax(f_m)_k + const
+
+so it fits the residual y - lambda q, which is gradient boosting's pseudo-residual for lambda = 1: samples the others
+already answer weigh least. After the turns all members take one step on the sum's own loss (the global rectification).
+
+Decided: turns within a batch, not within epochs, so that every modality sees the data once an epoch whatever their
+number; only the newest member of each modality is kept, as in the paper. The memory consolidation term, which ties a
+member to its previous turn, is left out: the previous turn is one step away. lambda < 1 keeps the targets' sum
+positive; still, -lambda q on a wrong class rewards pushing its logit down without bound, so lambda is small by default
+and the rectification pulls back. Watch `residual_*` in metrics.jsonl when raising it.
+
+Frozen features. A member is a learner over cached tokens with its own classifier, the late average's; what it can take
+from the residual is limited by the frozen features, so that a weak modality fits the strong one's noise sooner.
+
+Missing modalities: a member learns from the samples that have it; where a sample has nothing else, q is left out and
+the loss is the plain cross-entropy. The sum over the present ones is scaled by M over their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...cache.errors import UserError
+from ..batch import Inputs
+from .base import Method, MethodOutput, Shape, Stage, Step
+from .joint import BalanceConfig
+from .late import Late
+
+
+@dataclass(frozen=True)
+class ReconBoostConfig(BalanceConfig):
+    """reconcile: lambda in [0, 1). rectify: whether all members then take a step on the sum's loss."""
+
+    classes_for: ClassVar[str] = "ReconBoost fits what is left of class probabilities"
+    reconcile: float = 0.25
+    rectify: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.reconcile < 1:
+            raise UserError(f"reconcile must be at least 0 and below 1, and is {self.reconcile}.")
+
+    def build(self, shape: Shape) -> Method:
+        return ReconBoost(self, shape)
+
+
+class ReconBoost(Late):
+    """The late average's members, summed, learning in turn."""
+
+    def __init__(self, config: ReconBoostConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.config = config
+
+    def forward(self, inputs: Inputs) -> MethodOutput:
+        answer = boosted(*self.outputs(inputs))
+        return MethodOutput(answer, answer)
+
+    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
+        inputs, told = step.inputs(), {}
+        with torch.no_grad(), step.autocast():
+            logits, present = self.outputs(inputs)
+        for i, modality in enumerate(self.members):
+            has = present[:, i, 0]
+            if not has.any():
+                continue
+            others = present.clone()
+            others[:, i] = False
+            with step.autocast():
+                own = self.members[modality](inputs.tokens[modality][has], inputs.masks[modality][has])
+                said = (logits * others).sum(dim=1)[has].float().softmax(dim=1) * others.any(dim=1)[has]
+                loss = residual_loss(own, step.targets[has], self.config.reconcile * said)
+            step.descend(loss)
+            told[f"residual_{modality}"] = loss.detach()
+            # The members after this one see its newest answers.
+            with torch.no_grad(), step.autocast():
+                logits[has, i] = self.members[modality](inputs.tokens[modality][has], inputs.masks[modality][has]).to(
+                    logits.dtype
+                )
+        with step.autocast():
+            task = step.criterion(boosted(*self.outputs(inputs)), step.targets)
+        if self.config.rectify:
+            step.descend(task)
+        return {"loss": task, "task": task, **told}
+
+
+def residual_loss(logits: Tensor, targets: Tensor, said: Tensor) -> Tensor:
+    """-mean sum_k (y_k - said_k) ln softmax(f)_k; logits and said (N, C), targets (N,)."""
+    wanted = torch.nn.functional.one_hot(targets, logits.shape[1]) - said
+    return -(wanted * logits.float().log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def boosted(logits: Tensor, present: Tensor) -> Tensor:
+    """The answer (B, C): the sum over present modalities, M over their number times. (B, M, C), (B, M, 1)."""
+    scale = present.shape[1] / present.sum(dim=1).clamp(min=1)
+    return (logits * present).sum(dim=1) * scale
