@@ -31,11 +31,13 @@ from pgm.trainer.checkpoint import Checkpoints
 from pgm.trainer.loop import Machine, Training, build_optimiser
 from pgm.trainer.model import Model
 from pgm.trainer.request import Request, Resolved, resolve
+from pgm.trainer.threads import is_narrow
 from pgm.trainer.training import build_model, feed_of
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 CPU = torch.device("cpu")
+CORES = torch.get_num_threads()
 BATCH = 32
 SHAPES = {"text": (16, 768), "vision": (50, 768)}  # tokens and width: a title, and CLIP's patches
 Rows = list[tuple[str, float, str]]
@@ -90,6 +92,8 @@ def training_of(resolved: Resolved, kind: str) -> Training:
     nowhere = Checkpoints(Path(tempfile.gettempdir()), 1e9)
     machine = Machine(CPU, "fp32")
     model = build_model(resolved)
+    # As the trainer chooses them; everybody's model here is the same, and so are its threads.
+    torch.set_num_threads(1 if is_narrow(model) else CORES)
 
     def ignore(event: object) -> None:
         """Neither shown nor recorded."""
