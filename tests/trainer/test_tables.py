@@ -189,6 +189,29 @@ def test_a_killed_worker_costs_one_cell_at_most(toy: Path, tmp_path: Path) -> No
     assert process.returncode in (0, 1)
 
 
+@pytest.mark.slow
+def test_a_running_scheduler_trains_the_table(toy: Path, tmp_path: Path) -> None:
+    dask, file = str(Path(sys.executable).parent / "dask"), tmp_path / "scheduler.json"
+    here = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    with subprocess.Popen([dask, "scheduler", *here], **quiet) as scheduler:
+        try:
+            wait_for(file.exists)
+            options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--scheduler-file", str(file)]
+            with subprocess.Popen([dask, "worker", *options], **quiet) as worker:
+                try:
+                    runs = tmp_path / "runs"
+                    words = [*arguments(toy, runs, f"--scheduler-file={file}", "--json"), "--seeds=1", "--set=epochs=1"]
+                    done = started(words, tmp_path)
+                    output, errors = done.communicate(timeout=120)
+                finally:
+                    worker.kill()
+        finally:
+            scheduler.kill()
+    assert done.returncode == 0, errors
+    assert [len(row["seeds"]) for row in json.loads(output)["rows"]] == [1] * 5
+
+
 def workers_of(pid: int) -> list[int]:
     """Dask's worker processes below a process, which are spawned Pythons."""
     found = []
