@@ -7,6 +7,7 @@ import math
 import signal
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,10 @@ from pgm.trainer.methods import Method, Shape, Stage, Step, choose
 from pgm.trainer.methods.alternation import AlternationConfig, SharedHead
 from pgm.trainer.methods.hgm import Projector, alpha_at
 from pgm.trainer.methods.mla import MLA, MLAConfig
+from pgm.trainer.methods.pgm_mla import PgMMLA, PgMMLAConfig
 from pgm.trainer.methods.weighting import GRID_POINTS, entropy, grid, points, shares_of, validated
+from pgm.trainer.request import Request, resolve
+from pgm.trainer.training import Execution, carry_out
 from torch import Tensor
 
 SHAPE = Shape({"audio": 7, "text": 6, "vision": 5}, 4)
@@ -248,9 +252,6 @@ def test_it_learns_from_incomplete_samples(
 def test_an_interrupted_run_ends_with_the_same_bits(
     toy: Path, tmp_path: Path, settings: dict[str, str], quick: Callable[..., Run]
 ) -> None:
-    from pgm.trainer.request import Request, resolve
-    from pgm.trainer.training import Execution, carry_out
-
     sizes = {"dim": 8, "heads": 2, "feedforward": 16, "pretrain_epochs": 1, "epochs": 3, "batch": 16}
     seen = 0
 
@@ -283,3 +284,70 @@ def test_what_it_cannot_do_it_refuses_with_the_way_out(
         quick(scores, tmp_path / "runs", "mla")
     assert json.dumps(quick(scores, tmp_path / "runs", "mla", settings={"weighting": "equal"}).test)
     assert quick(scores, tmp_path / "runs", "mla", settings={"sentiment": "classes"}).test["acc3"] >= 0
+
+
+# pgm+mla
+
+TINY = {"dim": 8, "heads": 2, "feedforward": 16, "batch": 16}
+PGM_SIZES = {"pretrain_epochs": 2, "epochs": 3}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_turns_move_uni_modal_learners_and_the_joint_step_all_else(shared: bool) -> None:
+    method = build("pgm+mla", share_learners=shared)
+    assert isinstance(method, PgMMLA)
+    inputs = batch(missing=("text",))
+    step = step_of(method, inputs)
+    learned: list[set[str]] = []
+
+    def joint() -> tuple[Tensor, dict[str, Tensor]]:
+        learned.append({name for name, p in method.named_parameters() if not torch.equal(p, before[name])})
+        output = method(inputs)
+        assert output.pretraining is not None
+        loss = step.criterion(output.logits, step.targets) + 0.5 * output.pretraining
+        before.update(copies(method))
+        return loss, {"loss": loss}
+
+    before = copies(method)
+    told = method.train().update(STAGE, replace(step, objective=joint))
+    assert {"loss", "task_audio", "task_text", "task_vision"} == set(told)
+    moved = {name for name, p in method.named_parameters() if not torch.equal(p, before[name])}
+    assert learned[0]
+    assert all(name.startswith(("pgm.uni_learners.", "auxiliary.")) for name in learned[0])
+    assert not any(name.startswith(("pgm.uni_learners.", "auxiliary.")) for name in moved)
+    assert {name.split(".")[1] for name in moved if name.startswith("pgm.")} >= {"partitioners", "paired_learners"}
+    if not shared:
+        assert {n.split(".")[2] for n in learned[0] if n.startswith("pgm.")} == set(SHAPE.widths)
+
+
+def test_pgm_mla_shares_stage_one_with_pgm_and_resumes_exactly(
+    toy: Path, tmp_path: Path, quick: Callable[..., Run]
+) -> None:
+    whole = quick(toy, tmp_path / "whole", "pgm+mla", settings=PGM_SIZES)
+    quick(toy, tmp_path / "cut", "pgm", settings=PGM_SIZES)
+    stages: list[str] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, BatchFinished):
+            stages.append(event.stage)
+            if len(stages) == 9:
+                signal.raise_signal(signal.SIGINT)
+
+    request = Request(toy, tmp_path / "cut", method="pgm+mla", settings={**TINY, **PGM_SIZES})
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(resolve(request), Execution(listener=stop, checkpoint_seconds=0))
+    assert set(stages) == {"task"}
+    assert (tmp_path / "cut" / whole.id / "checkpoint.pt").exists()
+    again = quick(toy, tmp_path / "cut", "pgm+mla", settings=PGM_SIZES)
+    assert again.weights.read_bytes() == whole.weights.read_bytes()
+    assert {"task_text", "task_vision", "ufc", "loss"} <= set(whole.metrics[-1]["losses"])
+
+
+def test_pgm_mla_needs_uni_modal_learners() -> None:
+    choice, _ = choose("pgm+mla", "small", SHAPE, {**SIZES, "mla_preset": "paper", "fusion": "add"})
+    config = choice.config
+    assert isinstance(config, PgMMLAConfig)
+    assert (config.fusion.fusion, config.alternation.projection) == ("add", "gradient")
+    for module in ("partitioner", "uni_learner"):
+        with pytest.raises(UserError, match=f"without={module} leaves none"):
+            choose("pgm+mla", "small", SHAPE, {**SIZES, "without": (module,)})

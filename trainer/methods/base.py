@@ -76,7 +76,7 @@ class Step:
 
     A method whose update is not "one loss, one step" takes the batch apart itself: `inputs()` gives it as the method's
     forward would see it, `criterion` the task's loss of any logits. `epoch` and `done`, the share of the epoch's
-    batches before this one, are for schedules.
+    batches before this one, are for schedules. `only`: the parameters this step may move, None for all.
     """
 
     objective: Objective
@@ -89,6 +89,7 @@ class Step:
     criterion: Criterion
     epoch: int
     done: float
+    only: Sequence[nn.Parameter] | None = None
 
     def descend(self, loss: Tensor) -> None:
         """Gradients of `loss`, clipped, and one step; parameters the loss does not reach do not move at all."""
@@ -96,9 +97,9 @@ class Step:
         self.optimiser.step()
 
     def gradients(self, loss: Tensor) -> None:
-        """Clipped gradients of `loss`; None where it does not reach."""
+        """Clipped gradients of `loss`; None where it does not reach, and outside `only`."""
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(inputs=None if self.only is None else list(self.only))  # type: ignore[no-untyped-call]
         if self.clip:
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
 

@@ -14,6 +14,7 @@ from ...cache.errors import UserError
 from ..pgm import FusionConfig, PgMConfig
 from ..protocol import changed, nearest
 from .add import AddConfig
+from .alternation import ALTERNATION, AlternationConfig
 from .base import MethodConfig, Shape
 from .concat import ConcatConfig
 from .ensemble import EnsembleConfig
@@ -28,6 +29,7 @@ from .mmpareto import MMParetoConfig
 from .modality_dropout import ModalityDropoutConfig
 from .ogm_ge import OGMGEConfig
 from .pgm import PgMMethodConfig
+from .pgm_mla import PgMMLAConfig
 from .pmr import PMRConfig
 from .qmf import QMFConfig
 from .reconboost import ReconBoostConfig
@@ -101,6 +103,15 @@ def make_pgm(preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfi
     return PgMMethodConfig(head, fusion), rest
 
 
+def make_pgm_mla(preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfig, dict[str, Any]]:
+    """PgM's configuration and the switches of MLA's turns."""
+    pgm, rest = make_pgm(preset, shape, settings)
+    assert isinstance(pgm, PgMMethodConfig)
+    named, _ = changed(AlternationConfig(), {k: v for k, v in rest.items() if k == "mla_preset"})
+    turns, rest = changed(dataclasses.replace(named, **ALTERNATION[named.mla_preset]), rest)
+    return PgMMLAConfig(pgm.head, pgm.fusion, turns), rest
+
+
 PLAIN: dict[str, type[Any]] = {
     "concat": ConcatConfig,
     "add": AddConfig,
@@ -125,6 +136,7 @@ METHODS: dict[str, Maker] = {
     "pgm": make_pgm,
     **{name: plain(config) for name, config in PLAIN.items()},
     "mla": several(make_mla),
+    "pgm+mla": several(make_pgm_mla),
     **{name: several(plain(config)) for name, config in BALANCED.items()},
 }
 FLAT: dict[str, type[Any]] = {**PLAIN, "mla": MLAConfig, **BALANCED}
@@ -162,8 +174,10 @@ def choose(name: str, preset: str, shape: Shape, settings: Settings) -> tuple[Me
 def restored(described: Mapping[str, Any]) -> MethodChoice:
     """The choice that `MethodChoice.describe` wrote into a run's config.json."""
     name, values = str(described["name"]), {k: v for k, v in described.items() if k != "name"}
-    if name == "pgm":
+    if name in ("pgm", "pgm+mla"):
         head, fusion = PgMConfig(**values["head"]), FusionConfig(**values["fusion"])
-        return MethodChoice(name, PgMMethodConfig(head, fusion))
+        if name == "pgm":
+            return MethodChoice(name, PgMMethodConfig(head, fusion))
+        return MethodChoice(name, PgMMLAConfig(head, fusion, AlternationConfig(**values["alternation"])))
     config = SingleConfig if name.startswith("single:") else FLAT[name]
     return MethodChoice(name, config(**values))
