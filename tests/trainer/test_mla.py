@@ -75,7 +75,7 @@ def copies(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
-@pytest.mark.parametrize("normalise", ["none", "fro"])
+@pytest.mark.parametrize("normalise", ["none", "fro", "trace"])
 @pytest.mark.parametrize("dim", [1, 16, 64])
 def test_the_projector_is_the_inverse_of_a_dense_float64_matrix(dim: int, normalise: str) -> None:
     generator = torch.Generator().manual_seed(dim)
@@ -88,6 +88,8 @@ def test_the_projector_is_the_inverse_of_a_dense_float64_matrix(dim: int, normal
         inverse = inverse + torch.outer(mean, mean).double() / alpha
         if normalise == "fro":
             inverse = inverse * torch.linalg.inv(inverse).norm()
+        elif normalise == "trace":
+            inverse = inverse * torch.linalg.inv(inverse).trace() / dim
     expected = torch.linalg.inv(inverse)
     assert torch.allclose(projector.matrix.double(), expected, rtol=2e-3, atol=2e-5 * float(expected.norm()))
     assert torch.equal(projector.matrix, projector.matrix.T)
@@ -131,6 +133,34 @@ def test_a_turn_leaves_the_answers_to_earlier_means_nearly_unchanged(
     assert learned > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("statistics", "observed"),
+    [("previous", [0, 1]), ("current", [1, 2])],  # by the third turn's step; "current" skips the first turn
+)
+@pytest.mark.parametrize("normalise", ["none", "fro"])
+def test_the_third_turns_step_is_the_gradient_times_p_of_these_means(
+    statistics: str, observed: list[int], normalise: str
+) -> None:
+    torch.manual_seed(0)
+    head = SharedHead(8, 4, AlternationConfig(statistics=statistics, normalise=normalise))  # type: ignore[arg-type]
+    step = step_of(head, batch(16), lr=0.5)
+    given = [torch.randn(16, 8, generator=torch.Generator().manual_seed(seed)) + 0.5 for seed in range(3)]
+    oracle = Projector(8, normalise)  # type: ignore[arg-type]
+    for turn in observed:
+        oracle.observe(given[turn].mean(dim=0), 0.1)
+    for turn, vectors in enumerate(given):
+        before = copies(head)
+        logits = torch.nn.functional.linear(vectors, before["linear.weight"], before["linear.bias"]).requires_grad_()
+        torch.nn.functional.cross_entropy(logits, step.targets).backward()
+        assert logits.grad is not None
+        head.turn(step, lambda x=vectors: x, step.targets)  # type: ignore[misc]
+        gradient = logits.grad.T @ vectors
+        expected = -0.5 * (gradient if turn == 0 else gradient @ oracle.matrix)
+        if turn != 1:
+            assert torch.allclose(head.linear.weight - before["linear.weight"], expected, atol=1e-6)
+        assert torch.allclose(head.linear.bias - before["linear.bias"], -0.5 * logits.grad.sum(dim=0), atol=1e-6)
+
+
 def test_a_turn_moves_its_learner_and_the_head_and_nothing_else() -> None:
     method = build()
     assert isinstance(method, MLA)
@@ -140,7 +170,7 @@ def test_a_turn_moves_its_learner_and_the_head_and_nothing_else() -> None:
     for _ in range(2):  # the second time momentum and weight decay could move the others
         before = copies(method)
         losses = method.update(STAGE, step)
-        assert set(losses) == {"loss", "task_audio"}
+        assert set(losses) == {"loss", "task_audio", "hgm_free"}
         moved = {name.split(".")[1] for name, p in method.named_parameters() if not torch.equal(p, before[name])}
         assert moved == {"audio", "linear"}
 
@@ -310,7 +340,7 @@ def test_turns_move_uni_modal_learners_and_the_joint_step_all_else(shared: bool)
 
     before = copies(method)
     told = method.train().update(STAGE, replace(step, objective=joint))
-    assert {"loss", "task_audio", "task_text", "task_vision"} == set(told)
+    assert {"loss", "task_audio", "task_text", "task_vision", "hgm_free"} == set(told)
     moved = {name for name, p in method.named_parameters() if not torch.equal(p, before[name])}
     assert learned[0]
     assert all(name.startswith(("pgm.uni_learners.", "auxiliary.")) for name in learned[0])

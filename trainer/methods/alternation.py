@@ -74,6 +74,10 @@ class SharedHead(nn.Module):
         logits: Tensor = self.linear(vectors)
         return logits
 
+    def told(self) -> Mapping[str, Tensor]:
+        """What of the projector is worth a line in the metrics."""
+        return {} if self.projector is None else {"hgm_free": self.projector.free}
+
     def turn(self, step: Step, vectors_of: Callable[[], Tensor], targets: Tensor) -> Tensor:
         """One modality's turn: its loss, which is returned detached, and one step of its learner and of this head.
 
@@ -94,10 +98,10 @@ class SharedHead(nn.Module):
         """The optimiser's step with the head's part multiplied by P; the bias and the learner step as they are."""
         alpha = alpha_at(self.config.ridge, step.done)
         current = self.config.statistics == "current"
-        if current:
-            projector.observe(mean, alpha)
-        # The first step of the run is plain; with the means of earlier turns only, P is the identity then anyway.
+        # The first step of the run is plain and, in the released order, leaves nothing in P.
         first = bool(self.turn_count == 0)
+        if current and not first:
+            projector.observe(mean, alpha)
         weight = self.linear.weight
         if first:
             step.optimiser.step()

@@ -9,6 +9,9 @@ the others. A change G P of the head's weight then answers an earlier mean h wit
 head says about the average sample of the modalities before stays. (The released code divides by the matrix
 alpha + k h^T instead of the scalar, which is no projector: it can lengthen h.)
 
+P is never reset, so means that differ from batch to batch fill it: over a long run the head comes to rest and the
+learners adapt to it. `hgm_free` in metrics.jsonl, the mean eigenvalue of P, tells how far that has gone.
+
 Decided: the update from k alone keeps P symmetric, so P and P^T are the same; means are detached; P lies in a buffer,
 float32, and travels with the weights. Cost: D^2 numbers and two matrix-vector products a turn.
 """
@@ -20,13 +23,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Normalise = Literal["none", "fro"]
+Normalise = Literal["none", "fro", "trace"]
 Ridge = Literal["released", "constant"]
 LARGEST = 0.1  # alpha at the start of an epoch in the released code; the paper gives no number
 
 
 class Projector(nn.Module):
-    """P (D, D). normalise: "fro" divides P by its Frobenius norm after each update, as the released code does."""
+    """P (D, D). normalise, after each update: "fro" divides P by its Frobenius norm, as the released code does, which
+    also cuts the head's steps to about 1 / sqrt(D); "trace" scales P to the trace D, a mean eigenvalue of 1.
+    """
 
     matrix: Tensor
 
@@ -43,6 +48,13 @@ class Projector(nn.Module):
         self.matrix.sub_(torch.outer(k, k) / (alpha + mean @ k))
         if self.normalise == "fro":
             self.matrix.div_(torch.linalg.matrix_norm(self.matrix))
+        elif self.normalise == "trace":
+            self.matrix.div_(self.free)
+
+    @property
+    def free(self) -> Tensor:
+        """The mean eigenvalue of P, (): the share of a change that is let through; falls from 1 as means add up."""
+        return self.matrix.diagonal().mean()
 
     @torch.no_grad()
     def project(self, change: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ class MLA(Method):
                 vectors_of = partial(self.trunks[modality], tokens, mask)
                 losses[f"task_{modality}"] = self.head.turn(step, vectors_of, step.targets[present])
         mean = torch.stack(list(losses.values())).mean() if losses else step.targets.new_zeros((), dtype=torch.float32)
-        return {"loss": mean, **losses}
+        return {"loss": mean, **losses, **self.head.told()}
 
     def between_epochs(self, stage: Stage, look: Look) -> None:
         """Choose the constant weights on the validation split."""

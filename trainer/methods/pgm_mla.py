@@ -75,7 +75,7 @@ class PgMMLA(PgMMethod):
         with step.autocast():
             loss, parts = step.objective()
         replace(step, only=[p for p in step.parameters if id(p) not in alternating]).descend(loss)
-        return {**parts, **told}
+        return {**parts, **told, **self.auxiliary.told()}
 
     def learner(self, modality: str) -> nn.Module:
         """The uni-modal learner of a modality, or the one all share."""
