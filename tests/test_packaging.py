@@ -46,4 +46,10 @@ def test_every_module_of_every_room_is_in_it(wheel_names: list[str]) -> None:
     modules = [file.relative_to(ROOT) for room in ROOMS for file in (ROOT / room).rglob("*.py")]
     missing = [str(module) for module in modules if f"pgm/{module}" not in wheel_names]
     assert missing == []
-    assert {"pgm/__init__.py", "pgm/cli.py", "pgm/py.typed", "pgm/workers.py", "pgm/trainer/report/page.html.j2"} <= set(wheel_names)
+    assert {
+        "pgm/__init__.py",
+        "pgm/cli.py",
+        "pgm/py.typed",
+        "pgm/workers.py",
+        "pgm/trainer/report/page.html.j2",
+    } <= set(wheel_names)
