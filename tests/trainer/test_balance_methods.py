@@ -364,6 +364,12 @@ def test_reconboost_fits_what_the_others_leave() -> None:
     assert -logits.grad[0, 0] < -logits.grad[1, 1], "the sample that is answered weighs less"
     plain = torch.nn.functional.cross_entropy(logits, targets)
     assert torch.allclose(residual_loss(logits, targets, torch.zeros(2, 3)), plain)
+    ruled_out = torch.tensor([[0.0, -50.0, -50.0]], requires_grad=True)
+    bounded = residual_loss(ruled_out, targets[:1], torch.tensor([[0.0, 0.2, 0.2]]))
+    assert bounded.detach() > 0.4 * math.log(1e-3) - 0.01
+    bounded.backward()
+    assert ruled_out.grad is not None
+    assert ruled_out.grad.abs().max() < 1e-9, "nothing is gained by ruling a class out further"
 
 
 def test_reconboost_moves_members_in_turn_and_all_in_the_end() -> None:

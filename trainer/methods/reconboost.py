@@ -11,9 +11,9 @@ already answer weigh least. After the turns all members take one step on the sum
 
 Decided: turns within a batch, not within epochs, so that every modality sees the data once an epoch whatever their
 number; only the newest member of each modality is kept, as in the paper. The memory consolidation term, which ties a
-member to its previous turn, is left out: the previous turn is one step away. lambda < 1 keeps the targets' sum
-positive; still, -lambda q on a wrong class rewards pushing its logit down without bound, so lambda is small by default
-and the rectification pulls back. Watch `residual_*` in metrics.jsonl when raising it.
+member to its previous turn, is left out: the previous turn is one step away. lambda < 1 keeps the targets'
+sum positive, but -lambda q on a wrong class would reward pushing its probability down for ever, and a member that can
+rule the class out does (seen: a loss of -2 and falling), so below a probability of 1e-3 there is no more reward.
 
 Frozen features. A member is a learner over cached tokens with its own classifier, the late average's; what it can take
 from the residual is limited by the frozen features, so that a weak modality fits the strong one's noise sooner.
@@ -24,6 +24,7 @@ the loss is the plain cross-entropy. The sum over the present ones is scaled by 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -36,6 +37,8 @@ from ..batch import Inputs
 from .base import Method, MethodOutput, Shape, Stage, Step
 from .joint import BalanceConfig
 from .late import Late
+
+RULED_OUT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,11 @@ class ReconBoost(Late):
 
 
 def residual_loss(logits: Tensor, targets: Tensor, said: Tensor) -> Tensor:
-    """-mean sum_k (y_k - said_k) ln softmax(f)_k; logits and said (N, C), targets (N,)."""
+    """-mean sum_k (y_k - said_k) ln softmax(f)_k, the negative part down to 1e-3; logits, said (N, C), targets (N,)."""
     wanted = torch.nn.functional.one_hot(targets, logits.shape[1]) - said
-    return -(wanted * logits.float().log_softmax(dim=1)).sum(dim=1).mean()
+    log_p = logits.float().log_softmax(dim=1)
+    terms = wanted.clamp(min=0) * log_p + wanted.clamp(max=0) * log_p.clamp(min=math.log(RULED_OUT))
+    return -terms.sum(dim=1).mean()
 
 
 def boosted(logits: Tensor, present: Tensor) -> Tensor:
