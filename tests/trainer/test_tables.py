@@ -233,6 +233,14 @@ def test_the_plan_says_what_is_there_and_how_long_the_rest_takes(toy: Path, tabl
     assert estimate(longer)["PgM"] > 5 * seconds["PgM"]
 
 
+def test_the_floors_are_those_of_all_modalities(toy: Path, tmp_path: Path) -> None:
+    rows = (Row("one modality", "single:text"), Row("full", "concat"))
+    plan = planned(toy, tmp_path, TableSpec("2", "", rows, "full"), seeds=1)
+    trained(plan)
+    assert results_of(plan).floors == plan.of(rows[1])[0].run.result["floors"]
+    assert results_of(plan).floors != plan.of(rows[0])[0].run.result["floors"]
+
+
 # Definitions.
 
 

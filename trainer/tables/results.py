@@ -86,10 +86,16 @@ def results_of(plan: TablePlan, failures: Sequence[Failure] = ()) -> TableResult
         reference=plan.spec.reference,
         metrics=metrics,
         rows=rows,
-        floors=next((result["floors"] for result in results if result["floors"]), {}),
+        floors=floors_of(finished, plan.spec.reference),
         samples={split: len(rows) for split, rows in first.resolved.data.splits.items()},
         notes=tuple(dict.fromkeys((*card.notes, *notes))),
     )
+
+
+def floors_of(finished: Sequence[Cell], reference: str) -> Mapping[str, Mapping[str, float]]:
+    """The floors of the reference row's data: a row on one modality has a probe on that modality alone."""
+    ordered = sorted(finished, key=lambda cell: (cell.row.label != reference, -len(cell.resolved.data.features)))
+    return next((cell.run.result["floors"] for cell in ordered if cell.run.result["floors"]), {})
 
 
 def row_result(
