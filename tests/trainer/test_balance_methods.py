@@ -23,7 +23,7 @@ from pgm.trainer.methods.modality_dropout import kept
 from pgm.trainer.methods.ogm_ge import OGMGE, coefficients
 from pgm.trainer.methods.pmr import PMR, nearness, rebalance
 from pgm.trainer.methods.qmf import by_energy, confidence, ranking_loss
-from pgm.trainer.methods.reconboost import residual_loss
+from pgm.trainer.methods.reconboost import ReconBoost, residual_loss
 from pgm.trainer.methods.registry import BALANCED
 from pgm.trainer.methods.umt import UMT
 from pgm.trainer.request import Request, resolve
@@ -172,6 +172,12 @@ def test_umt_pulls_students_to_frozen_teachers() -> None:
     assert last["distil"] < 0.5 * first["distil"]
     moved = {name for name, p in method.named_parameters() if not torch.equal(p, before[name])}
     assert {n for n in before if not n.startswith("teachers.")} == moved
+
+
+def test_umt_teachers_answer_without_dropout() -> None:
+    method = build("umt", dropout=0.5)
+    assert isinstance(method, UMT)
+    assert torch.equal(method.taught(batch()), method.taught(batch()))
 
 
 def test_umt_trains_each_teacher_alone_and_shows_it_when_alone() -> None:
@@ -351,6 +357,20 @@ def test_pmr_prototypes_are_class_means_and_nearness_prefers_the_nearest() -> No
     assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
 
 
+def test_pmr_raises_the_dominant_entropy_in_its_first_epochs_only() -> None:
+    losses = {}
+    for epoch in (0, 2):
+        method = build("pmr", undecided=2, pmr_mu=0.5)
+        assert isinstance(method, PMR)
+        with torch.no_grad():
+            vectors = method.parts(batch()).vectors
+            method.known.fill_(True)
+            method.prototypes[0].copy_(vectors[:4, 0])  # text knows its classes, vision's are all alike
+        losses[epoch] = updated(method, replace(step_of(method, batch(), lr=0.0), epoch=epoch))
+    assert float(losses[0]["entropy"]) > 0
+    assert float(losses[2]["loss"] - losses[0]["loss"]) == pytest.approx(0.5 * float(losses[0]["entropy"]), rel=1e-3)
+
+
 # ReconBoost
 
 
@@ -370,6 +390,20 @@ def test_reconboost_fits_what_the_others_leave() -> None:
     bounded.backward()
     assert ruled_out.grad is not None
     assert ruled_out.grad.abs().max() < 1e-9, "nothing is gained by ruling a class out further"
+
+
+def test_reconboost_reads_the_others_and_never_itself() -> None:
+    method = build("reconboost", reconcile=0.5, rectify=False)
+    assert isinstance(method, ReconBoost)
+    inputs = batch()
+    inputs.masks["vision"][0] = False  # nothing else is said about the first sample
+    step = step_of(method, inputs)
+    with torch.no_grad():
+        logits, _ = method.outputs(inputs)
+        said = logits[:, 1].softmax(dim=1)
+        said[0] = 0
+        expected = residual_loss(logits[:, 0], step.targets, 0.5 * said)
+    assert float(updated(method, step)["residual_text"]) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_reconboost_moves_members_in_turn_and_all_in_the_end() -> None:

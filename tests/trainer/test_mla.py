@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from pgm.cache.errors import UserError
 from pgm.trainer import Run
 from pgm.trainer.batch import Inputs
 from pgm.trainer.events import BatchFinished, Event
-from pgm.trainer.methods import Method, Shape, Stage, Step, choose
+from pgm.trainer.methods import Look, Method, Shape, Stage, Step, choose
 from pgm.trainer.methods.alternation import AlternationConfig, SharedHead
 from pgm.trainer.methods.hgm import Projector, alpha_at
 from pgm.trainer.methods.mla import MLA, MLAConfig
@@ -246,6 +246,24 @@ def test_constant_weights_find_the_modality_that_knows() -> None:
         assert len(listed) <= GRID_POINTS
         assert all(sum(p) == pytest.approx(1) and min(p) >= 0 for p in listed)
     assert len(list(grid(3))) == points(20, 3) == 231
+
+
+@pytest.mark.parametrize(("weighting", "chosen"), [("validated", True), ("entropy", False)])
+def test_constant_weights_are_chosen_between_epochs_on_validation(weighting: str, chosen: bool) -> None:
+    method = build(weighting=weighting)
+    assert isinstance(method, MLA)
+    seen: list[str] = []
+
+    def batches(split: str) -> Iterator[tuple[Inputs, Tensor]]:
+        seen.append(split)
+        yield batch(), torch.arange(6) % 4
+        yield batch(seed=2), torch.arange(6) % 4
+
+    with torch.no_grad():
+        method.between_epochs(STAGE, Look(0, batches, torch.nn.functional.cross_entropy))
+    assert seen == ["val"] * chosen
+    assert (not torch.allclose(method.constants, torch.full((3,), 1 / 3))) == chosen
+    assert float(method.constants.sum()) == pytest.approx(1)
 
 
 def test_presets_set_the_switches_and_a_switch_beside_one_wins() -> None:
