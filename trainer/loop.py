@@ -218,8 +218,7 @@ class Training:
 
         self.model.eval()
         with torch.no_grad(), self.machine.autocast():
-            nothing = Inputs({}, {})
-            look = Look(self.progress.epoch, batches, self.criterion(stage, nothing))
+            look = Look(self.progress.epoch, batches, self.criterion(stage, Inputs({}, {})))
             self.model.method.between_epochs(stage, look)
 
     def objective(self, stage: Stage, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
