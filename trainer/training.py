@@ -72,7 +72,7 @@ def train(
     """Train a method on a cached dataset and return the run; at once if the same has been trained before.
 
     features, runs: the roots (default PGM_FEATURES or features/, PGM_RUNS or runs/). dataset: needed when several are
-    cached. method: pgm, concat, add, max, linear, mlp, late, ensemble, single:NAME or a modality's name. preset:
+    cached. method: a name of trainer.methods.METHODS (pgm, concat, mla, ...), single:NAME or a modality's name. preset:
     small or paper. settings: switches of the protocol and of the method by name, {"epochs": 20, "iterations": 2}.
     stores: modality -> digest, where several stores are cached. split: a named split (`pgm cache split`), by default
     the dataset's own. force: train anew. Raises UserError (and its kinds)
