@@ -47,7 +47,10 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
         runs: RunsOption = Path("runs"),
         method: Annotated[
             str,
-            typer.Option(help="pgm, concat, add, max, linear, mlp, late, ensemble, single:NAME or a modality's name."),
+            typer.Option(
+                help="pgm, concat, add, max, linear, mlp, late, ensemble, mla, pgm+mla, ogm_ge, gblend, umt, mmpareto, "
+                "pmr, qmf, reconboost, modality_dropout, joint, single:NAME or a modality's name."
+            ),
         ] = "pgm",
         preset: Annotated[
             str, typer.Option(help="small (width 64, 4 + 12 epochs) or paper (width 768, 20 + 50 epochs).")
