@@ -200,11 +200,16 @@ def shapley_shares(scores: Mapping[Subset, float], nothing: float) -> dict[str, 
     return {m: part / total for m, part in parts.items()} if total > 1e-9 else None
 
 
-def gradient_means(run: Run) -> dict[str, float]:
-    """Modality -> mean gradient norm over the epochs trained on labels; empty for runs older than the record."""
-    several: dict[str, list[float]] = {}
+def gradient_norms(run: Run) -> dict[str, list[float]]:
+    """Modality -> its gradient norm in every epoch trained on labels; empty for runs older than the record."""
+    found: dict[str, list[float]] = {}
     for entry in run.metrics:
         if "val" in entry:
             for modality, norm in entry.get("gradients", {}).items():
-                several.setdefault(modality, []).append(norm)
-    return {modality: float(np.mean(norms)) for modality, norms in several.items()}
+                found.setdefault(modality, []).append(norm)
+    return found
+
+
+def gradient_means(run: Run) -> dict[str, float]:
+    """Modality -> the mean of these norms over the run."""
+    return {modality: float(np.mean(norms)) for modality, norms in gradient_norms(run).items()}

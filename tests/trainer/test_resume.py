@@ -62,16 +62,26 @@ def assert_same(one: Run, other: Run) -> None:
     assert one.predictions("test").read_bytes() == other.predictions("test").read_bytes()
 
 
+def kill(features: Path, runs: Path, method: str, epochs: int) -> None:
+    """Train in a process of its own that is killed -9 after so many epochs."""
+    arguments = [str(features), str(runs), method, str(epochs), repr(SETTINGS)]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+
+
+def unfinished(run: Path) -> Path:
+    """The folder of a run that has begun and has no result."""
+    assert (run / "checkpoint.pt").exists()
+    assert not (run / "result.json").exists()
+    return run
+
+
 def test_killed_twice_without_warning_it_ends_with_the_same_bits(toy: Path, tmp_path: Path) -> None:
     whole = train_now(toy, tmp_path / "whole", "pgm")
     # First in stage 1 with one epoch done, then in stage 2 with two more done.
     for epochs in (1, 2):
-        arguments = [str(toy), str(tmp_path / "cut"), "pgm", str(epochs), repr(SETTINGS)]
-        killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-    cut = tmp_path / "cut" / whole.id
-    assert (cut / "checkpoint.pt").exists()
-    assert not (cut / "result.json").exists()
+        kill(toy, tmp_path / "cut", "pgm", epochs)
+    cut = unfinished(tmp_path / "cut" / whole.id)
     continued: list[RunStarted] = []
     run = train_now(toy, tmp_path / "cut", "pgm", lambda e: continued.append(e) if isinstance(e, RunStarted) else None)
     assert continued[0].finished_epochs == 3
@@ -85,12 +95,8 @@ def test_killed_without_warning_a_method_with_an_update_of_its_own_ends_with_the
     toy: Path, tmp_path: Path, method: str, buffer: str | None
 ) -> None:
     whole = train_now(toy, tmp_path / "whole", method)
-    arguments = [str(toy), str(tmp_path / "cut"), method, "2", repr(SETTINGS)]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-    cut = tmp_path / "cut" / whole.id
-    assert (cut / "checkpoint.pt").exists()
-    assert not (cut / "result.json").exists()
+    kill(toy, tmp_path / "cut", method, 2)
+    unfinished(tmp_path / "cut" / whole.id)
     continued: list[RunStarted] = []
     run = train_now(toy, tmp_path / "cut", method, lambda e: continued.append(e) if isinstance(e, RunStarted) else None)
     assert continued[0].finished_epochs == 2

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from ..laziness import gradient_norms
 from ..runs import Run
 from ..tables.balance import BalanceResult
 from ..tables.plan import TablePlan
@@ -24,12 +25,7 @@ def gradient_curves(runs: Sequence[Run]) -> Curves:
     """Gradient norms over the epochs trained on labels, cut to the shortest run; empty where a run has none."""
     found: dict[str, list[list[float]]] = {}
     for run in runs:
-        own: dict[str, list[float]] = {}
-        for entry in run.metrics:
-            if "val" in entry:
-                for modality, norm in entry.get("gradients", {}).items():
-                    own.setdefault(modality, []).append(norm)
-        for modality, curve in own.items():
+        for modality, curve in gradient_norms(run).items():
             found.setdefault(modality, []).append(curve)
     if any(len(curves) < len(runs) for curves in found.values()):
         return {}

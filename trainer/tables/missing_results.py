@@ -21,10 +21,7 @@ Key = tuple[str, float]  # a method and a rate as asked
 
 @dataclass(frozen=True)
 class SeedTest:
-    """A method against the reference at one rate. p: Holm-corrected over the table's; None where there is none.
-
-    There is none with one seed, and none where the difference is the same at every seed.
-    """
+    """A method against the reference at one rate. p: Holm-corrected over the table's; None where there is none."""
 
     difference: float
     p: float | None
@@ -151,9 +148,7 @@ def seed_tests(spec: MissingSpec, found: Mapping[Key, Scores], metric: str) -> d
             key = (method, column.train, column.test.missing)
             if key not in groups:
                 one, other = ([side[seed][1][metric] for seed in seeds] for side in (ours, theirs))
-                # A p of 0 says that the difference is the same at every seed: with few seeds and a metric of whole
-                # samples that is chance as often as not, and no variance to test by.
-                values.append((float(np.mean(one) - np.mean(other)), paired_t(one, other) or None))
+                values.append((float(np.mean(one) - np.mean(other)), paired_t(one, other)))
             groups.setdefault(key, []).append((method, column.rate))
     corrected = holm([p for _, p in values])
     return {

@@ -22,6 +22,7 @@ LEVEL = 0.05
 DRAWS = 10_000
 FEW = 4  # so many samples a distinct value, and counting values is quicker than drawing samples
 SEED = 20251027
+SAME_TO = 1e-12  # rounding, and far less than one sample
 Floats = NDArray[np.float64]
 
 
@@ -29,8 +30,8 @@ Floats = NDArray[np.float64]
 class Comparison:
     """A row against the reference, on the metric `metric`.
 
-    difference: mean over seeds of row - reference. p: of the paired t-test over seeds, Holm-corrected; None with one
-    seed. low, high: 95 % bootstrap interval over samples of the difference in `per_sample`; None without predictions.
+    difference: mean over seeds of row - reference. p: of the paired t-test over seeds, Holm-corrected; None where there
+    is none. low, high: 95 % bootstrap interval over samples of the difference in `per_sample`; None without predictions.
     """
 
     metric: str
@@ -49,15 +50,16 @@ class Comparison:
 
 
 def paired_t(row: Sequence[float], reference: Sequence[float]) -> float | None:
-    """Two-sided p of the paired t-test over seeds; None with fewer than two pairs.
+    """Two-sided p of the paired t-test over seeds; None with fewer than two pairs, and without variance to test by.
 
-    Equal values at every seed give 1; the same difference at every seed, which leaves no variance, gives 0.
+    Equal values at every seed give 1. The same other difference at every seed gives None: t is infinite then, but over a
+    few seeds and a metric of whole samples that is chance as often as not.
     """
     differences = np.asarray(row, float) - np.asarray(reference, float)
     if len(differences) < 2:
         return None
-    if np.ptp(differences) < 1e-15:
-        return 1.0 if abs(differences[0]) < 1e-15 else 0.0
+    if np.ptp(differences) < SAME_TO:
+        return 1.0 if abs(differences[0]) < SAME_TO else None
     # scipy.stats takes a second to import.
     from scipy.special import stdtr
 
