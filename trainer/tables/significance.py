@@ -30,8 +30,9 @@ Floats = NDArray[np.float64]
 class Comparison:
     """A row against the reference, on the metric `metric`.
 
-    difference: mean over seeds of row - reference. p: of the paired t-test over seeds, Holm-corrected; None where there
-    is none. low, high: 95 % bootstrap interval over samples of the difference in `per_sample`; None without predictions.
+    difference: mean over seeds of row - reference. p: of the paired t-test over seeds, Holm-corrected; None where
+    there is none. low, high: 95 % bootstrap interval over samples of the difference in `per_sample`; None without
+    predictions.
     """
 
     metric: str
@@ -52,8 +53,8 @@ class Comparison:
 def paired_t(row: Sequence[float], reference: Sequence[float]) -> float | None:
     """Two-sided p of the paired t-test over seeds; None with fewer than two pairs, and without variance to test by.
 
-    Equal values at every seed give 1. The same other difference at every seed gives None: t is infinite then, but over a
-    few seeds and a metric of whole samples that is chance as often as not.
+    Equal values at every seed give 1. The same other difference at every seed gives None: t is infinite then, but over
+    a few seeds and a metric of whole samples that is chance as often as not.
     """
     differences = np.asarray(row, float) - np.asarray(reference, float)
     if len(differences) < 2:
