@@ -4,6 +4,15 @@ from .audio import decode_audio
 from .errors import DecodeError
 from .image import decode_image
 from .text import decode_text
+from .versions import DECODE_VERSION, library_versions
 from .video import decode_frames
 
-__all__ = ["DecodeError", "decode_audio", "decode_frames", "decode_image", "decode_text"]
+__all__ = [
+    "DECODE_VERSION",
+    "DecodeError",
+    "decode_audio",
+    "decode_frames",
+    "decode_image",
+    "decode_text",
+    "library_versions",
+]

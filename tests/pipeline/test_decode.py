@@ -10,7 +10,15 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from pgm.pipeline.decode import DecodeError, decode_audio, decode_frames, decode_image, decode_text
+from pgm.pipeline.decode import (
+    DECODE_VERSION,
+    DecodeError,
+    decode_audio,
+    decode_frames,
+    decode_image,
+    decode_text,
+    library_versions,
+)
 from pgm.pipeline.decode import image as image_module
 from PIL import Image
 
@@ -212,3 +220,10 @@ class TestText:
     )
     def test_each_declared_encoding(self, data: bytes, text: str) -> None:
         assert decode_text(data) == text
+
+
+def test_every_modality_has_a_version_and_every_library_says_its_own() -> None:
+    assert set(DECODE_VERSION) == {"text", "vision", "audio"}
+    found = library_versions()
+    assert {"pillow", "pyav", "libavcodec", "soundfile", "libsndfile", "scipy"} <= set(found)
+    assert all(version[0].isdigit() for version in found.values()), found
