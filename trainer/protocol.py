@@ -26,8 +26,9 @@ Config = TypeVar("Config")
 class Protocol:
     """Training, selection and data switches; part of a run's identity.
 
-    A method without a pretraining stage trains `pretrain_epochs + epochs` on the task, so that all see the data
-    equally often.
+    Equal budgets: whatever its stages are, every network of every row is trained for `budget` epochs over the same
+    training samples. A method, or an ablation of one, without a first stage trains all of them on the task; a network
+    trained on one modality alone (a member of the ensemble, a teacher of UMT) has as many as a joint one.
     """
 
     pretrain_epochs: int = 20  # stage 1 on L^P (eq. 11); needs no labels
@@ -62,6 +63,11 @@ class Protocol:
             raise UserError(f"{negative[0]} must not be negative, and is {getattr(self, negative[0])}.")
         if not 0 < self.val_fraction < 1:
             raise UserError(f"val_fraction must lie between 0 and 1, not {self.val_fraction}.")
+
+    @property
+    def budget(self) -> int:
+        """Epochs of training a network has in all."""
+        return self.pretrain_epochs + self.epochs
 
     @classmethod
     def preset(cls, name: str) -> Protocol:

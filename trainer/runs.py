@@ -33,7 +33,7 @@ RESULT = "result.json"
 METRICS = "metrics.jsonl"
 WEIGHTS = "weights.safetensors"
 ENVIRONMENT = "environment.json"
-RECIPE = 1  # raised when the same configuration would train to other numbers; old runs then stand beside new ones
+RECIPE = 2  # raised when the same configuration would train to other numbers; old runs then stand beside new ones
 DIGITS = 12
 
 

@@ -78,20 +78,6 @@ def test_early_stopping_ends_a_stage_and_keeps_its_best_weights(
     assert run.val["accuracy"] == max(scores)
 
 
-def test_all_methods_see_the_training_split_equally_often(toy: Path) -> None:
-    protocol = Protocol(pretrain_epochs=3, epochs=5)
-    for method in ("pgm", "concat", "add", "max", "linear", "mlp", "late", "text"):
-        assert sum(stage.epochs for stage in stages_of(toy, method, protocol)) == 8
-    members = stages_of(toy, "ensemble", protocol)
-    assert {stage.modality for stage in members} == {"text", "vision"}
-    assert all(stage.epochs == 8 for stage in members)
-
-
-def stages_of(features: Path, method: str, protocol: Protocol) -> Any:
-    model = build_model(resolve(Request(features, Path("unused"), method=method)))
-    return model.method.stages(protocol)
-
-
 def test_the_papers_learning_rates_reach_their_modules(toy: Path) -> None:
     model: Model = build_model(resolve(Request(toy, Path("unused"), method="pgm")))
     protocol = Protocol()

@@ -149,7 +149,7 @@ class Method(nn.Module, ABC):
 
     def stages(self, protocol: TrainingProtocol) -> tuple[Stage, ...]:
         """One stage on the task, as long as both stages of a method that pretrains."""
-        return (Stage("task", protocol.pretrain_epochs + protocol.epochs),)
+        return (Stage("task", protocol.budget),)
 
     def rate(self, name: str, protocol: TrainingProtocol) -> float:
         """The learning rate of the parameter called `name`."""

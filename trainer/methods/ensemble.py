@@ -33,5 +33,4 @@ class Ensemble(Late):
         return {}
 
     def stages(self, protocol: Protocol) -> tuple[Stage, ...]:
-        epochs = protocol.pretrain_epochs + protocol.epochs
-        return tuple(Stage(f"alone-{m}", epochs, modality=m, part=f"members.{m}") for m in self.members)
+        return tuple(Stage(f"alone-{m}", protocol.budget, modality=m, part=f"members.{m}") for m in self.members)

@@ -2,6 +2,7 @@
 
 Stage 1 minimises L^P (eq. 11) without labels and never touches the fusion head, so what it leaves depends on the PgM
 configuration alone and runs that differ in the fusion share it. Stage 2 minimises alpha L^P + beta L^T (eq. 12).
+An ablation that leaves nothing of L^P trains its epochs on the task instead, so that it has as many as the others.
 Learning rates by module: learners 1e-4, decoder 1e-3, everything else 3e-4 (section 4.2).
 """
 
@@ -51,12 +52,17 @@ class PgMMethod(Method):
         return parts.pretraining_loss, parts.losses
 
     def stages(self, protocol: Protocol) -> tuple[Stage, ...]:
-        task = Stage("task", protocol.epochs)
-        # Without its partitioner nothing of L^P is left to pretrain (spec A25).
-        if not protocol.pretrain_epochs or "partitioner" in self.config.head.without:
-            return (task,)
+        if not protocol.pretrain_epochs or not self.pretrains:
+            return (Stage("task", protocol.budget),)
         shares: Mapping[str, Any] = {"pgm": dataclasses.asdict(self.config.head)}
-        return (Stage("pretrain", protocol.pretrain_epochs, labels=False, part="pgm", shares=shares), task)
+        first = Stage("pretrain", protocol.pretrain_epochs, labels=False, part="pgm", shares=shares)
+        return (first, Stage("task", protocol.epochs))
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether any of L^P is left: it goes with the partitioner, or with all that has a term in it (A25)."""
+        without = set(self.config.head.without)
+        return "partitioner" not in without and not {"uni_learner", "paired_learner", "decoder"} <= without
 
     def modality_parameters(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Projection and partitioner, and what else is not shared (`--set share_learners=false`)."""

@@ -70,9 +70,8 @@ class UMT(Joint):
         self.teachers = nn.ModuleDict({m: Teacher(w, shape.outputs, config) for m, w in shape.widths.items()})
 
     def stages(self, protocol: Protocol) -> tuple[Stage, ...]:
-        epochs = protocol.pretrain_epochs + protocol.epochs
-        alone = (Stage(f"teacher-{m}", epochs, modality=m, part=f"teachers.{m}") for m in self.teachers)
-        return (*alone, Stage("task", epochs))
+        alone = (Stage(f"teacher-{m}", protocol.budget, modality=m, part=f"teachers.{m}") for m in self.teachers)
+        return (*alone, Stage("task", protocol.budget))
 
     def forward(self, inputs: Inputs) -> MethodOutput:
         if len(inputs.tokens) == len(self.teachers):

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 
 from ...cache.identity import canonical_json
+from ..methods import Stage
 from ..request import Request, Resolved, resolve
 from ..runs import Run
 from ..stages import SharedStages
 from .definitions import Row, TableSpec
 
+ALL = "all"  # modalities
 PROBED_STEPS = 3
 PROBED_SECONDS = 2.0  # a stage: a step that takes so long is measured well enough by itself
 
@@ -56,18 +58,27 @@ class Cell:
         return self.resolved.run
 
     @cached_property
-    def shared(self) -> str | None:
-        """What names the first stage this run shares with others, None where it shares none.
-
-        The method is built without memory, on torch's meta device, to ask it for its stages.
-        """
+    def stages(self) -> tuple[Stage, ...]:
+        """The method's stages; it is built without memory, on torch's meta device, to be asked for them."""
         with torch.device("meta"):
-            method = self.resolved.method.config.build(self.resolved.shape)
-        stages = method.stages(self.resolved.protocol)
-        if not stages or stages[0].shares is None:
+            return self.resolved.method.config.build(self.resolved.shape).stages(self.resolved.protocol)
+
+    @property
+    def budget(self) -> dict[str, int]:
+        """Epochs over the training split: of the network that sees all modalities ("all"), of those that see one."""
+        found: dict[str, int] = {}
+        for stage in self.stages:
+            network = stage.modality or ALL
+            found[network] = found.get(network, 0) + stage.epochs
+        return found
+
+    @cached_property
+    def shared(self) -> str | None:
+        """What names the first stage this run shares with others, None where it shares none."""
+        if not self.stages or self.stages[0].shares is None:
             return None
         known = SharedStages(self.request.runs, self.resolved.data_identity, self.resolved.protocol, self.request.seed)
-        return str(known.folder(stages[0]))
+        return str(known.folder(self.stages[0]))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""Every row of every table is trained equally long, whatever its stages are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pgm.trainer import Run
+from pgm.trainer.methods import METHODS
+from pgm.trainer.request import Request
+from pgm.trainer.tables.balance import balance_spec
+from pgm.trainer.tables.definitions import WITHOUT, TableSpec, ablation, table_spec
+from pgm.trainer.tables.missing import missing_spec
+from pgm.trainer.tables.options import MissingOptions
+from pgm.trainer.tables.plan import plan_table
+
+from .conftest import write_toy
+
+BOTH = ("text", "vision")
+# Modules left out alone and together; every switch that changes what PgM's stages are made of.
+VARIED = [
+    "without=partitioner,uni_learner,paired_learner,decoder,uni_learner+paired_learner+decoder,partitioner+decoder",
+    "iterations=1,2 x share_learners=true,false",
+]
+
+
+def definitions(request: Request, task: str) -> Iterator[TableSpec]:
+    """Every table that trains, with all the rows it can have for this task."""
+    yield table_spec("2", BOTH, task)
+    yield table_spec("3", BOTH, task)
+    yield ablation(VARIED)
+    if task != "retrieval":
+        yield ablation(["hgm=rls,off x learner=transformer,mlp"], "mla")
+        yield balance_spec(request, None, BOTH, task)[0]
+        options = MissingOptions(methods=",".join(METHODS), rates="0,0.2")
+        yield missing_spec(request, options, BOTH, task).table
+
+
+@pytest.mark.parametrize("task", ["classification", "sentiment", "retrieval"])
+@pytest.mark.parametrize(("preset", "epochs"), [("small", 16), ("paper", 70)])
+def test_every_network_of_every_row_of_every_table_has_the_same_epochs(
+    tmp_path: Path, task: str, preset: str, epochs: int
+) -> None:
+    # As classes, because some methods need probabilities.
+    settings = {"sentiment": "classes"}
+    features = write_toy(tmp_path, task=task)
+    request = Request(features, tmp_path / "runs", dataset="toy", preset=preset, settings=settings)
+    methods = set()
+    for spec in definitions(request, task):
+        for cell in plan_table(spec, request, seeds=1).cells:
+            methods.add(cell.row.method)
+            assert set(cell.budget.values()) == {epochs}, f"{spec.title}: {cell.row.label}"
+    assert methods >= ({"pgm", "concat", "ensemble"} if task == "retrieval" else set(METHODS))
+
+
+def test_an_ablation_without_a_first_stage_trains_as_long_as_the_others(
+    toy: Path, tmp_path: Path, quick: Callable[..., Run]
+) -> None:
+    protocol = {"epochs": 3, "pretrain_epochs": 2}
+    left_out = [(), *((module,) for module in WITHOUT.values()), ("uni_learner", "paired_learner", "decoder")]
+    trained = {
+        without: len(quick(toy, tmp_path, "pgm", settings={**protocol, "without": without}).metrics)
+        for without in left_out
+    }
+    assert set(trained.values()) == {5}, trained
