@@ -358,7 +358,9 @@ def test_the_command_prints_every_format_and_a_plan(whole: Path, tmp_path: Path)
         assert line in rich.stdout
     told = json.loads(invoke(whole, tmp_path, *typed, "--format", "json").stdout)
     assert [rate["asked"] for rate in told["rates"]] == [0, 0.2, 0.4, 0.6]
-    assert told["lines"][0]["cells"][1]["comparison"]["significant"] in (True, False)
+    comparison = told["lines"][0]["cells"][1]["comparison"]
+    assert comparison["significant"] == (comparison["p"] is not None and comparison["p"] < 0.05)
+    assert told["reach"]["smallest_p"] == 0.5
     assert set(told["lines"][0]["cells"][1]["test"]) == {"accuracy", "weighted_f1"}
     rows = list(csv.DictReader(io.StringIO(invoke(whole, tmp_path, *typed, "--format", "csv").stdout)))
     assert len(rows) == 2 * 4 * 2 + 2
