@@ -15,7 +15,7 @@ from pgm.trainer.request import Request
 from pgm.trainer.tables.bootstrap import bootstrap, differences
 from pgm.trainer.tables.definitions import Row, TableSpec
 from pgm.trainer.tables.plan import TablePlan, plan_table
-from pgm.trainer.tables.results import results_of, scores_of
+from pgm.trainer.tables.results import results_of
 from pgm.trainer.tables.runner import Crew, run_cells
 from pgm.trainer.tables.significance import (
     LEVEL,
@@ -223,10 +223,10 @@ def test_what_is_drawn_again_is_what_is_printed(
 ) -> None:
     plan = trained(tmp_path, task, switches, methods)
     for cell in plan.cells:
-        assert scores_of(cell).metric == pytest.approx(cell.run.test[metric], abs=1e-12)
+        assert cell.scores.metric == pytest.approx(cell.run.test[metric], abs=1e-12)
     reference, row = results_of(plan).rows
     printed = row.test[metric]["mean"] - reference.test[metric]["mean"]
-    pairs = [tuple(scores_of(plan.of(r)[seed]) for r in reversed(plan.spec.rows)) for seed in (0, 1)]
+    pairs = [tuple(plan.of(r)[seed].scores for r in reversed(plan.spec.rows)) for seed in (0, 1)]
     parts = differences(pairs)  # type: ignore[arg-type]
     # The draw that takes every sample once.
     assert (parts.values.sum(axis=0) / parts.counts.sum(axis=0)).sum() == pytest.approx(printed, abs=1e-12)

@@ -7,9 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...cache import open_dataset
-from ..predictions import read_predictions
 from ..seeds import Spread, spread
-from ..tasks.scores import SampleScores
 from .bootstrap import bootstrap, differences
 from .definitions import Row
 from .paper import paper_numbers
@@ -151,15 +149,8 @@ def compared(plan: TablePlan, lines: Mapping[str, Sequence[Cell]], metric: str) 
 
 def over_samples(pairs: Sequence[CellPair]) -> tuple[float, float] | None:
     """The bootstrap's interval of the difference of these runs; None where a run has no test predictions."""
-    if not all(cell.run.predictions("test").exists() for pair in pairs for cell in pair):
-        return None
-    found = [(scores_of(one), scores_of(other)) for one, other in pairs]
-    return bootstrap(differences(found), groups_of(pairs[0][0]))
-
-
-def scores_of(cell: Cell) -> SampleScores:
-    """The primary metric of a finished run, test sample by test sample."""
-    return cell.resolved.data.task.sample_scores(read_predictions(cell.run.predictions("test")))
+    found = [(one.scores, other.scores) for one, other in pairs if one.scores is not None and other.scores is not None]
+    return bootstrap(differences(found), groups_of(pairs[0][0])) if len(found) == len(pairs) else None
 
 
 def groups_of(cell: Cell) -> list[str] | None:
