@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .batch import Inputs
 from .feed import Feed
-from .methods import MethodOutput
 from .order import evaluation_order
-from .tasks import Task, Views
+from .tasks import Forward, Task, Views
 
 if TYPE_CHECKING:
     from .loop import Machine
@@ -31,18 +28,14 @@ class Evaluated:
     metrics: dict[str, float]
 
 
-def evaluate(
-    forward: Callable[[Inputs], MethodOutput], task: Task, feed: Feed, machine: Machine, modality: str | None = None
-) -> Evaluated:
+def evaluate(forward: Forward, task: Task, feed: Feed, machine: Machine, modality: str | None = None) -> Evaluated:
     """Run a model over a split; `modality`: show it this one only."""
     views = collect(forward, task, feed, machine, modality)
     targets = feed.targets.cpu().numpy()
     return Evaluated(views, targets, task.metrics(views, targets))
 
 
-def collect(
-    forward: Callable[[Inputs], MethodOutput], task: Task, feed: Feed, machine: Machine, modality: str | None = None
-) -> Views:
+def collect(forward: Forward, task: Task, feed: Feed, machine: Machine, modality: str | None = None) -> Views:
     """The task's views of every sample, float32, in the split's order."""
     model = forward
     assert isinstance(model, torch.nn.Module)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +142,10 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: Inputs) -> MethodOutput:
         """Task outputs of a batch; finite for every sample that has at least one modality."""
+
+    def answer(self, inputs: Inputs) -> MethodOutput:
+        """`forward` without losses of the method's own, for a further pass over a batch in training."""
+        return cast(MethodOutput, self(inputs))
 
     def pretrain(self, inputs: Inputs) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of a stage without labels, and its parts."""

@@ -42,8 +42,16 @@ class PgMMethod(Method):
         self.fusion = FusionHead(config.fusion)
 
     def forward(self, inputs: Inputs) -> MethodOutput:
-        parts = self.pgm(inputs.tokens, inputs.masks)
-        output = self.fusion(parts.uni, parts.paired, inputs.masks)
+        return self.output(inputs, losses=self.training)
+
+    def answer(self, inputs: Inputs) -> MethodOutput:
+        """Decoder and classifiers, which serve L^P alone, do not run."""
+        return self.output(inputs, losses=False)
+
+    def output(self, inputs: Inputs, losses: bool) -> MethodOutput:
+        """PgM, with its losses or without, and the fusion of what comes out."""
+        parts = self.pgm(inputs.tokens, inputs.masks, losses)
+        output = self.fusion(parts.uni, parts.paired, parts.masks)
         pretraining = parts.pretraining_loss if parts.losses else None
         return MethodOutput(output.logits, output.fused, parts.losses, pretraining)
 

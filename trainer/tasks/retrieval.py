@@ -50,7 +50,8 @@ class Retrieval(Task):
         self, forward: Forward, inputs: Inputs, targets: Tensor
     ) -> tuple[Tensor, MethodOutput, Mapping[str, Tensor]]:
         full = forward(inputs)
-        singles = [forward(inputs.only(m)) for m in self.modalities]
+        # Only the full pass pretrains: rebuilding a batch of which a modality is hidden serves nobody.
+        singles = [forward(inputs.only(m), losses=False) for m in self.modalities]
         cross_entropy = torch.stack(
             [nn.functional.cross_entropy(o.logits.float(), targets) for o in (full, *singles)]
         ).mean()
