@@ -24,8 +24,9 @@ from ..cache.errors import NotFound, UserError
 from ..cache.sources import rows_of, shared_sources
 from .feed import present_lengths
 from .order import Rows
-from .protocol import Protocol, nearest
+from .protocol import Protocol
 from .randomness import derived
+from .switches import nearest
 from .tasks import Task, task_for
 from .tasks.choice import targets_for
 

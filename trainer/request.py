@@ -17,8 +17,9 @@ from ..cache.errors import UserError
 from .data import TrainingData, encoder_of, load_data, modalities_in, only_dataset
 from .methods import MethodChoice, Shape, choose, modalities_of
 from .missing import TRAINED, Missing, described, mask_of, without
-from .protocol import Protocol, changed, nearest
+from .protocol import Protocol
 from .runs import RECIPE, Run, content_hash
+from .switches import changed, checked, nearest, switches_of
 from .tasks import Retrieval
 
 DEFAULT_METHOD = "pgm"
@@ -122,6 +123,7 @@ def told_missing(share: float, missing: Missing) -> str:
 
 def resolve(request: Request) -> Resolved:
     """Open the data and fix every switch. Raises UserError or NotFound for what cannot be met."""
+    request = dataclasses.replace(request, seed=checked("seed", request.seed, int))
     folder = request.dataset or only_dataset(request.features)
     dataset = open_dataset(request.features, folder)
     device = device_for(request.device)
@@ -144,19 +146,11 @@ def resolve(request: Request) -> Resolved:
 def refuse(unknown: Mapping[str, Any], protocol: Protocol, method: MethodChoice) -> None:
     """Raise UserError for settings that neither the protocol nor the method has."""
     name = next(iter(unknown))
-    switches = sorted({*dataclasses.asdict(protocol), *setting_names(method)})
+    switches = sorted({*switches_of(protocol), *switches_of(method.config)})
     raise UserError(
         f"No switch {name!r} in the protocol or in method {method.name!r}. There are: {', '.join(switches)}."
         f"{nearest(name, switches)}"
     )
-
-
-def setting_names(method: MethodChoice) -> set[str]:
-    """The switches of a method: the fields of its configuration, those of nested configurations included."""
-    names: set[str] = set()
-    for name, value in method.describe().items():
-        names |= set(value) if isinstance(value, dict) else {name}
-    return names - {"name", "modalities", "modality", "classes", "branches"}
 
 
 def device_for(name: str) -> torch.device:

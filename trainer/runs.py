@@ -26,7 +26,7 @@ from typing import Any
 from ..cache.durable import read_json
 from ..cache.errors import NotFound, UserError
 from ..cache.identity import canonical_json, field_differences
-from .protocol import nearest
+from .switches import nearest
 
 CONFIG = "config.json"
 RESULT = "result.json"

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..switches import Switches
 from .base import Step
 from .hgm import Normalise, Projector, Ridge, alpha_at
 
@@ -27,7 +28,7 @@ Preset = Literal["corrected", "paper", "as_released"]
 
 
 @dataclass(frozen=True)
-class AlternationConfig:
+class AlternationConfig(Switches):
     """How turns go. The preset sets the others (mla.py); each can be set beside it.
 
     hgm: head gradient modification off, or by recursive least squares (hgm.py). statistics: the means that P holds when

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...cache.errors import UserError
 from ..pgm import FusionConfig, PgMConfig
-from ..protocol import changed, nearest
+from ..switches import changed, nearest
 from .add import AddConfig
 from .alternation import ALTERNATION, AlternationConfig
 from .base import MethodConfig, Shape

@@ -8,7 +8,7 @@ Cost at width 768: 17.7M parameters for two modalities, 18.9M for three, which t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,17 +18,15 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from ...cache.errors import UserError
+from ..switches import OF_THE_DATA, Positive, Share, Switches, choice
 from .block import TransformerBlock
-from .config import check_choice, check_heads, check_positive
+from .config import check_heads
 from .dropout import Dropout
 from .layout import TokenLayout
 
-FUSIONS = ("concat", "add", "max", "attention")
-AXES = ("feature", "sequence", "pooled")
-
 
 @dataclass(frozen=True)
-class FusionConfig:
+class FusionConfig(Switches):
     """Configuration of `FusionHead`.
 
     modalities: names, in the order of concatenation. dim: width d of PgM's features. classes: outputs of the head (1
@@ -40,25 +38,21 @@ class FusionConfig:
     Raises UserError for values outside these choices.
     """
 
-    modalities: Sequence[str]
-    dim: int = 768
-    classes: int = 2
+    modalities: Annotated[Sequence[str], OF_THE_DATA]
+    dim: Positive = 768
+    classes: Annotated[Positive, OF_THE_DATA] = 2
     fusion: Literal["concat", "add", "max", "attention"] = "concat"
     axis: Literal["feature", "sequence", "pooled"] = "feature"
-    heads: int = 12
-    feedforward: int = 3072
-    length: int = 50
-    dropout: float = 0.1
-    branches: Sequence[str] = ("uni", "paired")
+    heads: Positive = 12
+    feedforward: Positive = 3072
+    length: Positive = 50
+    dropout: Share = 0.1
+    branches: Annotated[Sequence[str], OF_THE_DATA] = ("uni", "paired")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "modalities", tuple(self.modalities))
-        object.__setattr__(self, "branches", tuple(self.branches))
-        check_choice("fusion", self.fusion, FUSIONS)
-        check_choice("axis", self.axis, AXES)
-        for branch in self.branches:
-            check_choice("branches", branch, ("uni", "paired"))
-        check_positive(self, "dim", "classes", "heads", "feedforward", "length")
+        object.__setattr__(self, "branches", tuple(choice("branches", b, ("uni", "paired")) for b in self.branches))
         check_heads(self.dim, self.heads)
         if not self.modalities or not self.branches:
             raise UserError("A fusion head needs at least one modality and one branch.")

@@ -142,5 +142,5 @@ def test_a_modality_left_out_of_the_call_is_the_learned_vector(axis: str) -> Non
 
 @pytest.mark.parametrize("changes", [{"fusion": "concatenate"}, {"axis": "features"}, {"branches": ("unimodal",)}])
 def test_unknown_choices_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="is not one of"):
+    with pytest.raises(UserError, match="is one of"):
         FusionConfig(NAMES, **changes)
