@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .feed import Feed
 from .order import evaluation_order
 from .tasks import Forward, Task, Views
+from .threads import fitting_threads
 
 if TYPE_CHECKING:
     from .loop import Machine
@@ -37,12 +38,11 @@ def evaluate(forward: Forward, task: Task, feed: Feed, machine: Machine, modalit
 
 def collect(forward: Forward, task: Task, feed: Feed, machine: Machine, modality: str | None = None) -> Views:
     """The task's views of every sample, float32, in the split's order."""
-    model = forward
-    assert isinstance(model, torch.nn.Module)
-    model.eval()
+    assert isinstance(forward, torch.nn.Module)
+    forward.eval()
     order = evaluation_order(feed.total_lengths, BATCH)
     parts: dict[str, list[torch.Tensor]] = {}
-    with torch.inference_mode(), machine.autocast():
+    with fitting_threads(forward, machine.device), torch.inference_mode(), machine.autocast():
         for batch in feed.batches(order):
             inputs = batch.inputs.restricted(modality) if modality else batch.inputs
             for name, value in task.views(forward, inputs).items():

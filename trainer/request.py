@@ -31,7 +31,7 @@ class Request:
     """One run: where the features and runs are, and every switch. `settings` go to the protocol and to the method.
 
     split: a named split of the dataset (`pgm cache split`), None for its own. missing: modalities to take away from
-    training and validation samples, None for none.
+    training and validation samples, None for none. compile: torch.compile the model.
     """
 
     features: Path
@@ -46,6 +46,7 @@ class Request:
     device: str = "auto"
     split: str | None = None
     missing: Missing | None = None
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class Resolved:
         """What of the data decides the numbers; `missing` only where something is taken away."""
         known = {"dataset": self.data.card.name, "digest": self.data.digest, "stores": self.data.stores}
         return known if self.taken is None else {**known, "missing": self.taken}
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What of the machine decides numbers beyond rounding: dropout draws by device, and anew when compiled."""
+        return {"device": self.device.type, "compile": self.request.compile}
 
     @cached_property
     def taken(self) -> dict[str, Any] | None:
@@ -98,7 +104,7 @@ class Resolved:
     def config(self) -> dict[str, Any]:
         """config.json: all that decides the numbers, and nothing else; `split` only where a named one was asked for."""
         return {
-            "recipe": RECIPE,
+            "recipe": {"training": RECIPE, "task": self.data.task.version},
             **self.data_identity,
             **({} if self.request.split is None else {"split": self.request.split}),
             "task": self.data.card.task,
@@ -107,6 +113,7 @@ class Resolved:
             "encoders": {name: encoder_of(store) for name, store in self.data.features.items()},
             "method": self.method.describe(),
             "protocol": dataclasses.asdict(self.protocol),
+            "machine": self.machine,
             "seed": self.request.seed,
         }
 

@@ -36,7 +36,8 @@ from pgm.trainer.runs import content_hash
 from typer.testing import CliRunner
 
 KEYS = {
-    "recipe", "dataset", "digest", "stores", "task", "classes", "widths", "encoders", "method", "protocol", "seed"
+    "recipe", "dataset", "digest", "stores", "task", "classes", "widths", "encoders", "method", "protocol",
+    "machine", "seed",
 }  # fmt: skip
 
 

@@ -187,6 +187,11 @@ class Method(nn.Module, ABC):
 
 
 class MethodConfig(Protocol):
-    """A frozen dataclass that decides a method's numbers together with the shape, the protocol and the seed."""
+    """A frozen dataclass that decides a method's numbers together with the shape, the protocol and the seed.
+
+    version: of the method's code, raised when the same configuration comes to other numbers.
+    """
+
+    version: ClassVar[int]
 
     def build(self, shape: Shape) -> Method: ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ SMALL = {"dim": 64, "heads": 4, "feedforward": 128}  # PgMConfig.small
 class TrunkConfig(Switches):
     """Width, attention heads, feed-forward width, blocks and dropout of every modality's learner; PgM's paper sizes."""
 
+    version: ClassVar[int] = 1
     dim: Positive = 768
     heads: Positive = 12
     feedforward: Positive = 3072

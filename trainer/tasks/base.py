@@ -28,8 +28,12 @@ Views = Mapping[str, NDArray[np.float32]]  # view name -> (N, outputs) logits or
 
 
 class Task(ABC):
-    """What is learned, and how well it was learned."""
+    """What is learned, and how well it was learned.
 
+    version: of the task's code, raised when training on the same targets comes to other numbers.
+    """
+
+    version: ClassVar[int] = 1
     monitor: ClassVar[str]  # the validation metric that selects weights
     primary: ClassVar[str]  # the test metric that rows are compared on
     larger_is_better: ClassVar[bool] = True
