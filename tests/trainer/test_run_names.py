@@ -13,7 +13,7 @@ import pytest
 import torch
 from pgm.cache import open_dataset, write_dataset
 from pgm.trainer import Missing, Run
-from pgm.trainer.inference import evaluate_run, load, predict
+from pgm.trainer.inference import evaluate_run, evaluated_together, load, predict
 from pgm.trainer.laziness import measure
 from pgm.trainer.masked_test import MaskedTests, evaluate_under, split_mask
 from pgm.trainer.methods.pgm import PgMMethodConfig
@@ -153,6 +153,23 @@ def hidden_cells(resolved: Resolved) -> list[list[bool]]:
 
     rows = resolved.data.splits["test"]
     return [cells[rows].tolist() for cells in mask_of(resolved.data, Missing(0.2)).of("test").values()]
+
+
+def test_predict_batches_the_runs_own_data_as_the_run_did_and_other_data_together(
+    carved: Path, toy: Path, tmp_path: Path, quick: Callable[..., Run]
+) -> None:
+    """On a GPU a sample's last bits follow from the size of its batch, hence from who else is evaluated with it."""
+
+    def groups(run: Run, features: Path) -> list[list[int]]:
+        cached = open_dataset(features, "toy")
+        opened = {m: cached.features(m) for m in ("text", "vision")}
+        return [rows.tolist() for rows in evaluated_together(run, cached, opened)]
+
+    run = quick(carved, tmp_path, "concat", settings={"val_fraction": 0.3})
+    splits = resolved_for(carved, method="concat", settings={**SETTINGS, "val_fraction": 0.3}).data.splits
+    assert groups(run, carved)[:3] == [splits[name].tolist() for name in ("train", "val", "test")]
+    assert sorted(row for rows in groups(run, carved) for row in rows) == list(range(128))
+    assert groups(run, toy) == [list(range(160))]
 
 
 def test_predictions_need_no_labels_of_the_samples(
