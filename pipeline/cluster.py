@@ -15,9 +15,11 @@ from distributed import KilledWorker, WorkerPlugin, as_completed, get_worker
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 
-from ..cache.errors import RunFailed
+from ..cache.errors import RunFailed, UserError
 from ..workers import Workers, keep_freed_memory
 from .encoders import FrozenEncoder
+from .encoders.base import resolve_device
+from .encoders.spec import Device
 from .events import Listener, Note
 from .job import EncodeJob, ShardResult, encode_shard
 
@@ -72,6 +74,19 @@ class DaskExecutor:
                 if client.status == "running":
                     client.unregister_worker_plugin(plugin.name)
 
+    def device_kind(self, device: Device) -> str:
+        """What the workers of a running scheduler would use; local ones, and those still to join, what this process
+        would."""
+        if not self.workers.external or device != "auto":
+            return resolve_device(device).type
+        kinds = set(self.workers.client.run(_device_kind, device).values())
+        if len(kinds) > 1:
+            raise UserError(
+                "Some of the scheduler's workers have a GPU and some have none, so that --dtype auto would not mean "
+                "one thing. Say which numbers you want: --dtype float32, or --dtype bfloat16."
+            )
+        return str(kinds.pop()) if kinds else resolve_device(device).type
+
     def _submit(self, plugin: str, shard: int) -> Any:
         # Not pure: a rerun must not be answered from a result some earlier client left on the scheduler.
         return self.workers.client.submit(_encode_on_worker, plugin, shard, pure=False)
@@ -109,6 +124,10 @@ class _EncoderPlugin(WorkerPlugin):
 
     def teardown(self, worker: Any) -> None:
         self.encoder = None
+
+
+def _device_kind(device: Device) -> str:
+    return resolve_device(device).type
 
 
 def _encode_on_worker(plugin: str, shard: int) -> ShardResult:

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from ..cache.errors import UserError
 from .encoders import FrozenEncoder
+from .encoders.base import resolve_device
+from .encoders.spec import Device
 from .events import Listener
 from .job import EncodeJob, ShardResult, encode_shard
 
@@ -18,6 +20,10 @@ class Executor(Protocol):
         self, job: EncodeJob, shards: Sequence[int], encoder: FrozenEncoder, listen: Listener
     ) -> Iterator[ShardResult]:
         """Encode `shards`; `encoder` is the one the plan was made with, for executors that run in this process."""
+
+    def device_kind(self, device: Device) -> str:
+        """ "cpu" or "cuda": what an encoder with `--device device` will run on. Raises UserError where that differs
+        from worker to worker."""
 
     def close(self) -> None:
         """Give back what the executor holds."""
@@ -32,6 +38,10 @@ class SerialExecutor:
         """Encode `shards` in order."""
         for shard in shards:
             yield encode_shard(job, encoder, shard)
+
+    def device_kind(self, device: Device) -> str:
+        """What this process would use."""
+        return resolve_device(device).type
 
     def close(self) -> None:
         """Nothing is held."""

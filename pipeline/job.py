@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,8 @@ import numpy as np
 import torch
 
 from ..cache import Layout, write_shard
-from ..cache.errors import RunFailed
 from .decode import DecodeError
-from .encoders import EncoderSpec, FrozenEncoder, build_encoder
+from .encoders import EncoderSpec, FrozenEncoder, build_encoder, check_same_identity
 from .encoders.base import Batch, readable
 from .media import Media
 from .plan import ModalityPlan
@@ -51,28 +50,20 @@ class EncodeJob:
     modality: str
     store: str
     spec: EncoderSpec
-    weights: str
+    identity: Mapping[str, Any]
     layout: Layout
     media: Sequence[Media | None]
     reuse: Reuse | None = None
 
     @staticmethod
     def of(plan: ModalityPlan, reuse: Reuse | None = None) -> EncodeJob:
-        """The job of a plan, its encoder pinned to the revision the plan was made with."""
-        revision = plan.identity.fields["revision"]
-        spec = replace(plan.spec, revision=revision) if revision else plan.spec
-        return EncodeJob(
-            plan.modality, str(plan.path), spec, plan.identity.fields["weights"], plan.layout, plan.media, reuse
-        )
+        """The job of a plan, with what its encoder must be on every worker."""
+        return EncodeJob(plan.modality, str(plan.path), plan.spec, plan.encoder_fields, plan.layout, plan.media, reuse)
 
     def build(self) -> FrozenEncoder:
         """This process's encoder. Raises RunFailed where it is not the one the plan was made with."""
         encoder = build_encoder(self.spec)
-        if encoder.weights_digest != self.weights:
-            raise RunFailed(
-                f"{self.spec.source} changed while it was in use: weights {encoder.weights_digest} here, "
-                f"{self.weights} in the plan. Run the command again."
-            )
+        check_same_identity(encoder, self.identity)
         return encoder
 
 

@@ -9,12 +9,12 @@ the bytes on disk are the same however many workers wrote them.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -56,6 +56,7 @@ class ModalityPlan:
     """What will be encoded for one modality, and where it will lie."""
 
     spec: EncoderSpec
+    encoder_fields: Mapping[str, Any]
     identity: Identity
     layout: Layout
     path: Path
@@ -98,7 +99,8 @@ def make_plan(
     modality = encoder.spec.modality
     media = collection.media[modality]
     lengths, digests, problems = survey(media, encoder, threads)
-    fields = {**encoder.identity_fields(), "samples": ids_digest(collection.ids), "stored_dtype": options.stored}
+    encoder_fields = encoder.identity_fields()
+    fields = {**encoder_fields, "samples": ids_digest(collection.ids), "stored_dtype": options.stored}
     identity = Identity(modality, encoder.name, fields)
     total_bytes = int(lengths.sum()) * encoder.dim * np.dtype(options.stored).itemsize
     shard_bytes = min(max(total_bytes // SHARDS_WANTED, SMALLEST_SHARD), LARGEST_SHARD)
@@ -112,6 +114,7 @@ def make_plan(
     )
     return ModalityPlan(
         spec=encoder.spec,
+        encoder_fields=encoder_fields,
         identity=identity,
         layout=layout,
         path=dataset / identity.folder,
