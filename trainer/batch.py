@@ -8,7 +8,7 @@ Shapes: B samples in the batch, S_m tokens of modality m (padded), D_m its width
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,10 +17,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Inputs:
-    """tokens[m]: (B, S_m, D_m) in the stored precision; masks[m]: (B, S_m) bool, True where a token is real."""
+    """tokens[m]: (B, S_m, D_m) in the stored precision; masks[m]: (B, S_m) bool, True where a token is real.
+
+    distances[m]: (B, S_m) in [-1, 1], where tokens are utterances of the sample's group (sequence.py): how far each is
+    from the sample's own, which is at 0; None where tokens are the sample's own. dialogues, turns: (B,) the sample's
+    group and its place there; None where the dataset has no groups.
+    """
 
     tokens: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
+    distances: Mapping[str, Tensor] | None = None
+    dialogues: Tensor | None = None
+    turns: Tensor | None = None
 
     def present(self, modality: str) -> Tensor:
         """(B,) bool: which samples have this modality."""
@@ -33,14 +41,21 @@ class Inputs:
 
     def restricted(self, modality: str) -> Inputs:
         """The same samples without the other modalities' tensors, for a part that never reads them."""
-        return Inputs({modality: self.tokens[modality]}, {modality: self.masks[modality]})
+        return replace(self, tokens={modality: self.tokens[modality]}, masks={modality: self.masks[modality]})
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """The same with every tensor changed."""
+        return Inputs(
+            {name: change(value) for name, value in self.tokens.items()},
+            {name: change(value) for name, value in self.masks.items()},
+            None if self.distances is None else {name: change(value) for name, value in self.distances.items()},
+            None if self.dialogues is None else change(self.dialogues),
+            None if self.turns is None else change(self.turns),
+        )
 
     def to(self, device: torch.device) -> Inputs:
         """A copy on `device`; asynchronous from pinned memory."""
-        return Inputs(
-            {name: value.to(device, non_blocking=True) for name, value in self.tokens.items()},
-            {name: value.to(device, non_blocking=True) for name, value in self.masks.items()},
-        )
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,12 @@ FeedOption = Annotated[str, typer.Option(help="auto, resident (in memory) or map
 SplitOption = Annotated[
     str | None, typer.Option("--split", help="A named split (pgm cache split); by default the dataset's own.")
 ]
+SequenceOption = Annotated[
+    str, typer.Option(help="group: a sample's tokens are the utterances of its video or dialogue around it.")
+]
+ContextOption = Annotated[
+    int | None, typer.Option(help="Of --sequence group: utterances to either side, 8 by default.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 TRAIN_EXAMPLE = """Example:
@@ -49,7 +55,8 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
             str,
             typer.Option(
                 help="pgm, concat, add, max, linear, mlp, late, ensemble, mla, pgm+mla, ogm_ge, gblend, umt, mmpareto, "
-                "pmr, qmf, reconboost, modality_dropout, joint, single:NAME or a modality's name."
+                "pmr, qmf, reconboost, modality_dropout, joint, self_mm, mmim, unimse, unimeec (each also with +pgm), "
+                "single:NAME or a modality's name."
             ),
         ] = "pgm",
         preset: Annotated[
@@ -68,6 +75,8 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
         modality: Annotated[list[str] | None, typer.Option(help="Only these modalities. Repeatable.")] = None,
         store: Annotated[list[str] | None, typer.Option(help="MODALITY=DIGEST among several stores.")] = None,
         split: SplitOption = None,
+        sequence: SequenceOption = "sample",
+        context: ContextOption = None,
         feed: FeedOption = "auto",
         precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
         device: DeviceOption = "auto",
@@ -82,6 +91,7 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
         settings: dict[str, Any] = {**pairs(set_, "--set"), "precision": precision}
         settings |= given(epochs=epochs, pretrain_epochs=pretrain_epochs, batch=batch, tokens=tokens)
         from .request import Request
+        from .sequence import context_of
 
         request = Request(
             features=features,
@@ -95,6 +105,7 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
             stores=pairs(store, "--store"),
             device=device,
             split=split,
+            context=context_of(sequence, context),
             compile=compile,
         )
         train_and_tell(request, seeds, feed, force, tensorboard, as_json)

@@ -23,9 +23,11 @@ from ..cache import CachedDataset, DatasetCard, Features, Mask, NamedSplit, list
 from ..cache.errors import NotFound, UserError
 from ..cache.sources import rows_of, shared_sources
 from .feed import present_lengths
+from .groups import Groups, groups_of
 from .order import Rows
 from .protocol import Protocol
 from .randomness import derived
+from .sequence import Context
 from .switches import nearest
 from .tasks import Task, task_for
 from .tasks.choice import targets_for
@@ -38,7 +40,7 @@ OF_THE_SAMPLES = ("dataset", "sample_ids", "samples")
 class TrainingData:
     """targets (N,) for all samples of the dataset; splits: name -> rows of samples.parquet; features by modality.
 
-    said: what opening the data brought up.
+    samples: samples.parquet as used. said: what opening the data brought up.
     """
 
     name: str
@@ -50,6 +52,12 @@ class TrainingData:
     features: Mapping[str, Features]
     digest: str
     said: tuple[str, ...]
+    samples: pa.Table
+
+    def labels(self, columns: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Those of these columns that samples.parquet has, without gaps: (N,) each."""
+        found = {name: self.samples[name] for name in columns if name in self.samples.column_names}
+        return {name: column.to_numpy() for name, column in found.items() if not column.null_count}
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -130,6 +138,7 @@ def load_data(
         features=features,
         digest=content_digest(samples, card, features),
         said=(*named, *notes, *dropped, *random_encoders(features)),
+        samples=samples,
     )
 
 
@@ -183,9 +192,9 @@ def splits_of(
     if len(splits["val"]):
         return splits, ()
     train = splits["train"]
-    groups = samples["group"].to_pylist() if "group" in samples.column_names else None
+    groups = group_names(samples)
     if groups is not None and len(set(groups)) > 1:
-        keys, by = np.unique([str(groups[row]) for row in train], return_inverse=True)[1], "whole groups"
+        keys, by = np.unique([groups[row] for row in train], return_inverse=True)[1], "whole groups"
     else:
         keys, by = None, "stratified by class" if targets.dtype.kind == "i" else "at random"
     chosen = carve(train, keys, targets[train], protocol)
@@ -195,6 +204,19 @@ def splits_of(
         f"({by}, split seed {protocol.split_seed})."
     )
     return splits, (note,)
+
+
+def grouping(samples: pa.Table, rows: Rows, whole: bool, context: Context | None) -> Groups | None:
+    """The groups of some rows of samples.parquet, where batches hold them whole or tokens are neighbours."""
+    if not (whole or context):
+        return None
+    ids = [str(name) for name in samples["id"].to_pylist()]
+    return groups_of(group_names(samples), ids, rows, whole, context.utterances if context else 0)
+
+
+def group_names(samples: pa.Table) -> list[str] | None:
+    """(N,) the group of each sample; None where the dataset has none."""
+    return [str(name) for name in samples["group"].to_pylist()] if "group" in samples.column_names else None
 
 
 def carve(

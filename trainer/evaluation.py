@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from .feed import Feed
-from .order import evaluation_order
 from .tasks import Forward, Task, Views
 from .threads import fitting_threads
 
@@ -40,7 +39,7 @@ def collect(forward: Forward, task: Task, feed: Feed, machine: Machine, modality
     """The task's views of every sample, float32, in the split's order."""
     assert isinstance(forward, torch.nn.Module)
     forward.eval()
-    order = evaluation_order(feed.total_lengths, BATCH)
+    order = feed.evaluation_order(BATCH)
     parts: dict[str, list[torch.Tensor]] = {}
     with fitting_threads(forward, machine.device), torch.inference_mode(), machine.autocast():
         for batch in feed.batches(order):

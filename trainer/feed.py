@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from ..cache import Features
 from ..cache.errors import UserError
 from .batch import Batch, Inputs
-from .order import Rows
+from .groups import Groups, grouped
+from .order import Rows, evaluation_order, training_order
 from .pooling import pooled, pooled_lengths
+from .sequence import Neighbours, check_vectors
 
 KINDS = ("auto", "resident", "mapped")
 RESIDENT_SHARE = 0.35  # of the free memory: the rest is the model's, the page cache's and other people's
@@ -38,7 +40,13 @@ class Feed(ABC):
     reason: str
 
     def __init__(
-        self, features: Mapping[str, Features], rows: Rows, targets: NDArray[Any], tokens: int, device: torch.device
+        self,
+        features: Mapping[str, Features],
+        rows: Rows,
+        targets: NDArray[Any],
+        tokens: int,
+        device: torch.device,
+        groups: Groups | None = None,
     ) -> None:
         self.device = device
         self.features = features
@@ -47,19 +55,65 @@ class Feed(ABC):
         self.limit = tokens
         self.stored = {name: present_lengths(store)[rows] for name, store in features.items()}
         self.lengths = {name: pooled_lengths(lengths, tokens) for name, lengths in self.stored.items()}
+        self.groups = groups
+        self.neighbours: dict[str, Neighbours] = {}
+        if groups is not None and groups.context:
+            for name, lengths in self.lengths.items():
+                check_vectors(name, lengths)
+                self.neighbours[name] = Neighbours(groups, lengths > 0)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def total_lengths(self) -> Rows:
-        """(N,) tokens a sample over all modalities: what batches are grouped by."""
-        total: Rows = np.sum(list(self.lengths.values()), axis=0, dtype=np.int64)
+        """(N,) tokens a sample over all modalities: what batches are sorted by."""
+        shown = [x.lengths for x in self.neighbours.values()] or list(self.lengths.values())
+        total: Rows = np.sum(shown, axis=0, dtype=np.int64)
         return total
 
-    @abstractmethod
+    def training_order(self, batch: int, seed: int) -> list[Rows]:
+        """Positions in shuffled batches of about `batch`."""
+        if self.groups is not None and self.groups.whole:
+            return grouped(self.groups, batch, seed)
+        return training_order(self.total_lengths, batch, seed)
+
+    def evaluation_order(self, batch: int) -> list[Rows]:
+        """Every position once, in batches of about `batch`."""
+        if self.groups is not None and self.groups.whole:
+            return grouped(self.groups, batch, None)
+        return evaluation_order(self.total_lengths, batch)
+
     def fetch(self, positions: Rows) -> Batch:
         """One batch, wherever the feed's data lie."""
+        tokens, masks, distances = {}, {}, {}
+        for name in self.features:
+            if name in self.neighbours:
+                around, mask, apart = self.neighbours[name].of(positions)
+                tokens[name] = self.vectors(name, around, mask)
+                distances[name] = torch.from_numpy(apart)
+            else:
+                tokens[name], mask = self.padded(name, positions)
+            masks[name] = torch.from_numpy(mask)
+        dialogues, turns = (
+            (None, None)
+            if self.groups is None
+            else (torch.from_numpy(x[positions]) for x in (self.groups.codes, self.groups.turns))
+        )
+        inputs = Inputs(tokens, masks, distances or None, dialogues, turns)
+        return self.placed(torch.from_numpy(self.rows[positions]), inputs, torch.from_numpy(positions))
+
+    @abstractmethod
+    def padded(self, name: str, positions: Rows) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+        """(B, S, D) a modality's tokens in the stored precision (pooled: float32) and the mask (B, S); S >= 1."""
+
+    @abstractmethod
+    def vectors(self, name: str, positions: Rows, mask: NDArray[np.bool_]) -> torch.Tensor:
+        """(B, S, D) the one token of each of these samples, zeros where masked."""
+
+    @abstractmethod
+    def placed(self, rows: torch.Tensor, inputs: Inputs, positions: torch.Tensor) -> Batch:
+        """The batch with the targets of these positions, where the feed leaves its batches."""
 
     def batches(self, order: Sequence[Rows]) -> Iterator[Batch]:
         """The batches of `order` on the device, `PREFETCH` of them prepared ahead."""
@@ -83,9 +137,15 @@ class Resident(Feed):
     kind = "resident"
 
     def __init__(
-        self, features: Mapping[str, Features], rows: Rows, targets: NDArray[Any], tokens: int, device: torch.device
+        self,
+        features: Mapping[str, Features],
+        rows: Rows,
+        targets: NDArray[Any],
+        tokens: int,
+        device: torch.device,
+        groups: Groups | None = None,
     ) -> None:
-        super().__init__(features, rows, targets, tokens, device)
+        super().__init__(features, rows, targets, tokens, device, groups)
         self.targets = self.targets.to(device)
         self.tables = {name: self.load(name).to(device) for name in features}
         self.starts = {name: starts_of(lengths) for name, lengths in self.lengths.items()}
@@ -104,16 +164,18 @@ class Resident(Feed):
         # On a GPU indexing only queues work; a thread would add nothing but its hand-over.
         return super().batches(order) if self.device.type == "cpu" else map(self.fetch, order)
 
-    def fetch(self, positions: Rows) -> Batch:
-        tokens, masks = {}, {}
-        for name, table in self.tables.items():
-            lengths = self.lengths[name][positions]
-            index, mask = padded_index(self.starts[name][positions], lengths, len(table) - 1)
-            tokens[name] = self.chosen(table, index)
-            masks[name] = torch.from_numpy(mask).to(self.device, non_blocking=True)
-        where = torch.from_numpy(positions).to(self.device, non_blocking=True)
-        targets = self.targets.index_select(0, where)
-        return Batch(torch.from_numpy(self.rows[positions]), Inputs(tokens, masks), targets)
+    def padded(self, name: str, positions: Rows) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+        table = self.tables[name]
+        index, mask = padded_index(self.starts[name][positions], self.lengths[name][positions], len(table) - 1)
+        return self.chosen(table, index), mask
+
+    def vectors(self, name: str, positions: Rows, mask: NDArray[np.bool_]) -> torch.Tensor:
+        table = self.tables[name]
+        return self.chosen(table, np.where(mask, self.starts[name][positions], len(table) - 1))
+
+    def placed(self, rows: torch.Tensor, inputs: Inputs, positions: torch.Tensor) -> Batch:
+        where = positions.to(self.device, non_blocking=True)
+        return Batch(rows, inputs.to(self.device), self.targets.index_select(0, where))
 
     def chosen(self, table: torch.Tensor, index: Rows) -> torch.Tensor:
         """(B, S, D): the table's rows at `index` (B, S)."""
@@ -129,41 +191,35 @@ class Mapped(Feed):
 
     kind = "mapped"
 
-    def padded(self, name: str, positions: Rows) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """(B, S, D) in the stored precision (pooled: float32) and the mask (B, S); S is at least 1."""
+    def padded(self, name: str, positions: Rows) -> tuple[torch.Tensor, NDArray[np.bool_]]:
         store, rows, stored = self.features[name], self.rows[positions], self.stored[name][positions]
         if not stored.any():
-            return np.zeros((len(rows), 1, store.dim), np.float32), np.zeros((len(rows), 1), np.bool_)
+            return torch.zeros(len(rows), 1, store.dim), np.zeros((len(rows), 1), np.bool_)
         if not self.limit or (self.stored[name] <= self.limit).all():
-            return store.padded(rows, unavailable="empty")
+            tokens, mask = store.padded(rows, unavailable="empty")
+            return torch.from_numpy(tokens), mask
         packed, _ = store.gather(rows, unavailable="empty")
         lengths = self.lengths[name][positions]
         _, mask = padded_index(starts_of(lengths), lengths, 0)
-        tokens = np.zeros((*mask.shape, store.dim), np.float32)
-        tokens[mask] = pooled(packed, stored, self.limit)
-        return tokens, mask
+        short = np.zeros((*mask.shape, store.dim), np.float32)
+        short[mask] = pooled(packed, stored, self.limit)
+        return torch.from_numpy(short), mask
 
-    def fetch(self, positions: Rows) -> Batch:
-        """One batch in host memory, pinned when a GPU will take it."""
-        tokens, masks = {}, {}
-        for name in self.features:
-            padded, mask = self.padded(name, positions)
-            tokens[name], masks[name] = torch.from_numpy(padded), torch.from_numpy(mask)
-        batch = Batch(
-            torch.from_numpy(self.rows[positions]), Inputs(tokens, masks), self.targets[torch.from_numpy(positions)]
-        )
-        return pinned(batch) if self.device.type == "cuda" else batch
+    def vectors(self, name: str, positions: Rows, mask: NDArray[np.bool_]) -> torch.Tensor:
+        wanted, where = np.unique(positions[mask], return_inverse=True)
+        if not len(wanted):
+            return torch.zeros(*mask.shape, self.features[name].dim)
+        single, _ = self.padded(name, wanted)
+        tokens = single.new_zeros(*mask.shape, single.shape[2])
+        tokens[torch.from_numpy(mask)] = single[torch.from_numpy(where), 0]
+        return tokens
 
-
-def pinned(batch: Batch) -> Batch:
-    inputs = batch.inputs
-    return Batch(
-        batch.rows,
-        Inputs(
-            {n: t.pin_memory() for n, t in inputs.tokens.items()}, {n: t.pin_memory() for n, t in inputs.masks.items()}
-        ),
-        batch.targets.pin_memory(),
-    )
+    def placed(self, rows: torch.Tensor, inputs: Inputs, positions: torch.Tensor) -> Batch:
+        """In host memory, pinned when a GPU will take it."""
+        batch = Batch(rows, inputs, self.targets[positions])
+        if self.device.type != "cuda":
+            return batch
+        return Batch(rows, inputs.mapped(torch.Tensor.pin_memory), batch.targets.pin_memory())
 
 
 def pooled_in_blocks(store: Features, rows: Rows, lengths: Rows, limit: int, block: int = 2048) -> NDArray[np.float32]:
@@ -195,7 +251,13 @@ def padded_index(starts: Rows, lengths: Rows, padding: int) -> tuple[Rows, NDArr
 
 
 def open_feed(
-    kind: str, features: Mapping[str, Features], rows: Rows, targets: NDArray[Any], tokens: int, device: torch.device
+    kind: str,
+    features: Mapping[str, Features],
+    rows: Rows,
+    targets: NDArray[Any],
+    tokens: int,
+    device: torch.device,
+    groups: Groups | None = None,
 ) -> Feed:
     """The feed of one split. `auto` is resident where its tokens take at most 35 % of the free memory."""
     needed = resident_bytes(features, rows, tokens)
@@ -209,7 +271,7 @@ def open_feed(
             "use --feed mapped, or pool with --tokens K."
         )
     chosen = Resident if kind == "resident" or (kind == "auto" and fits) else Mapped
-    feed = chosen(features, rows, targets, tokens, device)
+    feed = chosen(features, rows, targets, tokens, device, groups)
     feed.reason = f"{needed / 2**20:,.1f} MiB of tokens, {free / 2**30:.1f} GiB free" if kind == "auto" else "as asked"
     return feed
 

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from ..cache import CachedDataset, DatasetCard, Features, open_dataset, split_names
 from ..cache.errors import IdentityMismatch, NotFound, UserError
 from ..cache.identity import field_differences
-from .data import TrainingData, encoder_of, load_data, only_dataset, told_split_as
+from .data import TrainingData, encoder_of, grouping, load_data, only_dataset, told_split_as
 from .evaluation import collect, evaluate
-from .feed import open_feed
+from .feed import Feed, open_feed
 from .loop import Machine
 from .methods import Shape, restored
 from .missing import TRAINED, described, mask_of, restored_missing, without
@@ -25,6 +27,7 @@ from .predictions import predictions_table, write_predictions
 from .protocol import Protocol
 from .request import device_for
 from .runs import Run
+from .sequence import Context, restored_context, widths_shown
 from .tasks import Retrieval, Task
 from .tasks.choice import task_for
 from .training import assembled
@@ -38,6 +41,15 @@ class Loaded:
     machine: Machine
     protocol: Protocol
     widths: Mapping[str, int]
+    whole_groups: bool
+    context: Context | None
+
+    def feed(
+        self, kind: str, features: Mapping[str, Features], rows: Rows, targets: NDArray[Any], samples: pa.Table
+    ) -> Feed:
+        """The feed of some rows of a dataset, read as the run reads its own; `samples` is samples.parquet."""
+        groups = grouping(samples, rows, self.whole_groups, self.context)
+        return open_feed(kind, features, rows, targets, self.protocol.tokens, self.machine.device, groups)
 
 
 def load(run: Run, device: str, task: Task) -> Loaded:
@@ -49,12 +61,14 @@ def load(run: Run, device: str, task: Task) -> Loaded:
     _ = run.result
     protocol = Protocol(**config["protocol"])
     widths = dict(config["widths"])
-    method = restored(config["method"]).config.build(Shape(widths, task.outputs))
+    chosen, context = restored(config["method"]), restored_context(config)
+    method = chosen.config.build(Shape(widths_shown(widths, context), task.outputs))
     statistics = unit_statistics(widths) if protocol.standardize else None
     model = assembled(method, isinstance(task, Retrieval), widths, statistics)
     model.load_state_dict(load_file(run.weights))
     where = device_for("cpu" if device == "auto" and config["machine"]["device"] == "cpu" else device)
-    return Loaded(model.to(where), Machine(where, protocol.precision), protocol, widths)
+    machine = Machine(where, protocol.precision)
+    return Loaded(model.to(where), machine, protocol, widths, chosen.whole_groups, context)
 
 
 def evaluate_run(run: Run, split: str, features: Path | None, feed: str, device: str) -> dict[str, Any]:
@@ -75,7 +89,7 @@ def evaluate_run(run: Run, split: str, features: Path | None, feed: str, device:
     loaded = load(run, device, data.task)
     rows = data.splits[split]
     shown = shown_to(run, data)
-    samples = open_feed(feed, shown, rows, data.targets[rows], loaded.protocol.tokens, loaded.machine.device)
+    samples = loaded.feed(feed, shown, rows, data.targets[rows], data.samples)
     found = evaluate(loaded.model, data.task, samples, loaded.machine)
     return {
         "run": run.id,
@@ -145,7 +159,7 @@ def predict(
     parts, order = [], evaluated_together(run, cached, opened)
     for rows in order:
         nothing = np.zeros(len(rows), np.int64)
-        samples = open_feed(feed, opened, rows, nothing, loaded.protocol.tokens, loaded.machine.device)
+        samples = loaded.feed(feed, opened, rows, nothing, cached.samples)
         parts.append(collect(loaded.model, task, samples, loaded.machine))
     back = np.argsort(np.concatenate(order))
     views = {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}

@@ -29,7 +29,6 @@ import numpy as np
 
 from ..cache.durable import read_sealed_json, write_sealed_json
 from ..cache.errors import CorruptStore, UserError
-from .order import evaluation_order
 from .runs import Run
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ def measured(loaded: Loaded, task: Task, feed: Feed) -> Laziness:
     from .evaluation import BATCH
 
     model, modalities = loaded.model.eval(), tuple(loaded.widths)
-    order = evaluation_order(feed.total_lengths, BATCH)
+    order = feed.evaluation_order(BATCH)
     back = np.argsort(np.concatenate(order))
     views: dict[Subset, dict[str, list[Tensor]]] = {shown: {} for shown in subsets(modalities)}
     centres = Centres()

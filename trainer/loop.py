@@ -25,7 +25,6 @@ from .feed import Feed
 from .gradients import GradientNorms
 from .methods import Criterion, Look, MethodOutput, Stage, Step
 from .model import Model
-from .order import evaluation_order, training_order
 from .protocol import Protocol
 from .randomness import derived
 from .schedule import rate_factor
@@ -47,6 +46,15 @@ class Machine:
         return nullcontext()
 
 
+@dataclass(frozen=True)
+class Place:
+    """A batch in its epoch: samples (B,) counted in the training split, the share of the pass done, passes before."""
+
+    samples: Tensor
+    done: float = 0.0
+    passed: int = 0
+
+
 class Training:
     """One model through its stages."""
 
@@ -63,10 +71,13 @@ class Training:
         record: Callable[[dict[str, Any]], None],
         shared: SharedStages | None = None,
         watch_gradients: bool = True,
+        further: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.model, self.task, self.protocol, self.seed = model, task, protocol, seed
         self.feeds, self.machine, self.checkpoints = feeds, machine, checkpoints
         self.listener, self.record, self.shared = listener, record, shared
+        self.further = further or {}  # other labels of the training samples, (N,) each
+        model.method.start(feeds["train"].targets.to(machine.device))
         self.stages = model.method.stages(protocol)
         self.gradients = GradientNorms(model.method.modality_parameters() if watch_gradients else {})
         self.progress = Progress()
@@ -137,16 +148,20 @@ class Training:
     def train_epoch(self, stage: Stage, optimiser: torch.optim.Optimizer) -> tuple[dict[str, Any], Clock]:
         """One pass over the training split; returns its record and its clock."""
         feed, epoch = self.feeds["train"], self.progress.epoch
-        order = training_order(feed.total_lengths, self.protocol.batch, derived(self.seed, stage.name, epoch, "order"))
         torch.manual_seed(derived(self.seed, stage.name, epoch, "dropout"))
         self.model.train()
         sums: dict[str, Tensor] = {}
         clock = Clock(time.perf_counter())
-        for step, batch in enumerate(clock.timed(feed.batches(order))):
-            set_rates(optimiser, rate_factor(self.protocol, (epoch * len(order) + step) / (stage.epochs * len(order))))
-            for name, value in self.step(stage, batch, optimiser, step / len(order)).items():
-                sums[name] = sums.get(name, 0.0) + value.detach().float() * len(batch)
-            self.listener(BatchFinished(stage.name, clock.samples, len(feed)))
+        for passed in range(stage.passes):
+            order = feed.training_order(self.protocol.batch, self.order_seed(stage, passed))
+            for step, batch in enumerate(clock.timed(feed.batches(order))):
+                steps = stage.passes * len(order)
+                share = (epoch * steps + passed * len(order) + step) / (stage.epochs * steps)
+                set_rates(optimiser, rate_factor(self.protocol, share))
+                where = Place(torch.from_numpy(order[step]).to(batch.targets.device), step / len(order), passed)
+                for name, value in self.step(stage, batch, optimiser, where).items():
+                    sums[name] = sums.get(name, 0.0) + value.detach().float() * len(batch)
+                self.listener(BatchFinished(stage.name, clock.samples, stage.passes * len(feed)))
         losses = {name: float(value) / len(feed) for name, value in sums.items()}
         bad = [name for name, value in losses.items() if value != value or value in (float("inf"), float("-inf"))]
         if bad:
@@ -158,10 +173,13 @@ class Training:
         known = {"gradients": gradients} if gradients else {}
         return {"stage": stage.name, "epoch": epoch + 1, "losses": losses, **known}, clock
 
-    def step(
-        self, stage: Stage, batch: Batch, optimiser: torch.optim.Optimizer, done: float = 0.0
-    ) -> Mapping[str, Tensor]:
-        """One update by the method; `done`: the share of the epoch's batches before this one."""
+    def order_seed(self, stage: Stage, passed: int) -> int:
+        """Of the batches of a pass; the first pass of an epoch is that of an epoch with one."""
+        which = ("order", passed) if passed else ("order",)
+        return derived(self.seed, stage.name, self.progress.epoch, *which)
+
+    def step(self, stage: Stage, batch: Batch, optimiser: torch.optim.Optimizer, where: Place) -> Mapping[str, Tensor]:
+        """One update by the method."""
         inputs = batch.inputs.restricted(stage.modality) if stage.modality else batch.inputs
 
         def objective() -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -178,7 +196,12 @@ class Training:
             targets=batch.targets,
             criterion=self.criterion(stage, inputs),
             epoch=self.progress.epoch,
-            done=done,
+            done=where.done,
+            samples=where.samples,
+            alpha=self.protocol.alpha,
+            beta=self.protocol.beta,
+            passed=where.passed,
+            further={name: labels[where.samples] for name, labels in self.further.items()},
             watch=self.gradients if self.gradients.owned else None,
         )
         return self.model.method.update(stage, step)
@@ -198,7 +221,7 @@ class Training:
 
         def batches(split: str) -> Iterator[tuple[Inputs, Tensor]]:
             feed = self.feeds[split]
-            for batch in feed.batches(evaluation_order(feed.total_lengths, BATCH)):
+            for batch in feed.batches(feed.evaluation_order(BATCH)):
                 shown = batch.inputs.restricted(stage.modality) if stage.modality else batch.inputs
                 yield self.model.prepared(shown), batch.targets
 

@@ -19,7 +19,6 @@ from ..cache.errors import CorruptStore
 from ..cache.lock import StoreLock
 from .data import TrainingData
 from .evaluation import evaluate
-from .feed import open_feed
 from .inference import load
 from .missing import Missing, described, mask_of, without
 from .predictions import predictions_table, write_predictions
@@ -88,7 +87,7 @@ def evaluate_under(resolved: Resolved, mask: SplitMask) -> None:
     loaded = load(run, str(resolved.device), data.task)
     rows = data.splits["test"]
     shown = without(data.features, mask_of(data, missing).of("test"), missing.fill)
-    feed = open_feed("auto", shown, rows, data.targets[rows], loaded.protocol.tokens, loaded.machine.device)
+    feed = loaded.feed("auto", shown, rows, data.targets[rows], data.samples)
     found = evaluate(loaded.model, data.task, feed, loaded.machine)
     table = predictions_table(data.task, [data.ids[row] for row in rows], found.views, found.targets)
     write_predictions(mask.predictions(run), table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from .batch import Inputs
 from .feed import present_lengths
 from .methods.base import Method, MethodOutput
 from .order import Rows
+from .sequence import in_context
 
 STATISTICS_TOKENS = 1 << 15  # a mean over so many tokens is off by about half a percent of a standard deviation
 CONSTANT = 1e-6  # a deviation below this share of the feature's size is rounding: such a feature becomes zero
@@ -37,7 +39,7 @@ class Standardize(nn.Module):
             )
             for name, value in inputs.tokens.items()
         }
-        return Inputs(tokens, inputs.masks)
+        return replace(inputs, tokens=tokens)
 
 
 class NullTokens(nn.Module):
@@ -55,7 +57,7 @@ class NullTokens(nn.Module):
             first[:, 0] = missing
             tokens[name] = torch.where(first.unsqueeze(-1), self.tokens[name].to(value.dtype), value)
             masks[name] = inputs.masks[name] | first
-        return Inputs(tokens, masks)
+        return replace(inputs, tokens=tokens, masks=masks)
 
 
 class Model(nn.Module):
@@ -69,7 +71,8 @@ class Model(nn.Module):
 
     def prepared(self, inputs: Inputs) -> Inputs:
         inputs = widened(inputs) if self.standardize is None else self.standardize(inputs)
-        return inputs if self.null is None else self.null(inputs)
+        inputs = inputs if self.null is None else self.null(inputs)
+        return inputs if inputs.distances is None else in_context(inputs)
 
     def forward(self, inputs: Inputs, losses: bool = True) -> MethodOutput:
         """The method's output; without `losses` only its answer, in training too."""
@@ -85,7 +88,7 @@ class Model(nn.Module):
 
 def widened(inputs: Inputs) -> Inputs:
     """Tokens in float32; `Standardize` does the same in passing, as its buffers are float32."""
-    return Inputs({name: value.float() for name, value in inputs.tokens.items()}, inputs.masks)
+    return replace(inputs, tokens={name: value.float() for name, value in inputs.tokens.items()})
 
 
 def unit_statistics(widths: Mapping[str, int]) -> dict[str, tuple[Tensor, Tensor]]:

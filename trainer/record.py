@@ -56,9 +56,11 @@ def environment(resolved: Resolved, feeds: Mapping[str, Feed]) -> dict[str, Any]
 
 
 def save_weights(path: Path, model: Model) -> None:
-    """The model's state as safetensors, whole or not there."""
+    """The model's state as safetensors, whole or not there; without what its method needs for training alone."""
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, temporary)
+    left = tuple(f"method.{part}." for part in model.method.training_only)
+    kept = {name: value for name, value in model.state_dict().items() if not name.startswith(left)}
+    save_file({name: value.detach().cpu().contiguous() for name, value in kept.items()}, temporary)
     settle([temporary])
     temporary.replace(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from ..cache import Features, open_dataset
 from ..cache.errors import UserError
-from .data import TrainingData, encoder_of, load_data, modalities_in, only_dataset
+from .data import TrainingData, encoder_of, grouping, load_data, modalities_in, only_dataset
+from .groups import Groups
 from .methods import MethodChoice, Shape, choose, modalities_of
 from .missing import TRAINED, Missing, described, mask_of, without
 from .protocol import Protocol
 from .runs import RECIPE, Run, content_hash
+from .sequence import Context, widths_shown
 from .switches import changed, checked, nearest, switches_of
 from .tasks import Retrieval
 
@@ -31,7 +35,8 @@ class Request:
     """One run: where the features and runs are, and every switch. `settings` go to the protocol and to the method.
 
     split: a named split of the dataset (`pgm cache split`), None for its own. missing: modalities to take away from
-    training and validation samples, None for none. compile: torch.compile the model.
+    training and validation samples, None for none. compile: torch.compile the model. context:
+    what samples are shown of their groups, None for nothing.
     """
 
     features: Path
@@ -47,6 +52,7 @@ class Request:
     split: str | None = None
     missing: Missing | None = None
     compile: bool = False
+    context: Context | None = None
 
 
 @dataclass(frozen=True)
@@ -62,13 +68,29 @@ class Resolved:
 
     @property
     def shape(self) -> Shape:
-        return Shape(self.data.widths, self.data.task.outputs)
+        return shape_of(self.data, self.request.context)
 
     @property
     def data_identity(self) -> dict[str, Any]:
-        """What of the data decides the numbers; `missing` only where something is taken away."""
-        known = {"dataset": self.data.card.name, "digest": self.data.digest, "stores": self.data.stores}
-        return known if self.taken is None else {**known, "missing": self.taken}
+        """What of the data decides the numbers; the last three only where they say something."""
+        context, further = self.request.context, {name: digest_of(x) for name, x in self.further.items()}
+        return {
+            "dataset": self.data.card.name,
+            "digest": self.data.digest,
+            "stores": self.data.stores,
+            **({} if self.taken is None else {"missing": self.taken}),
+            **({} if context is None else {"sequence": {"by": "group", "context": context.utterances}}),
+            **({"further": further} if further else {}),
+        }
+
+    @cached_property
+    def further(self) -> dict[str, NDArray[Any]]:
+        """The labels that the method trains on besides the task's, where the dataset has them: (N,) each."""
+        return self.data.labels(self.method.further_labels)
+
+    def groups(self, split: str) -> Groups | None:
+        """The groups of a split's samples, where the method or the sequences ask for them."""
+        return grouping(self.data.samples, self.data.splits[split], self.method.whole_groups, self.request.context)
 
     @property
     def machine(self) -> dict[str, Any]:
@@ -122,6 +144,16 @@ class Resolved:
         return Run(self.request.runs / content_hash(self.config))
 
 
+def shape_of(data: TrainingData, context: Context | None) -> Shape:
+    """What a method must fit."""
+    return Shape(widths_shown(data.widths, context), data.task.outputs, tuple(getattr(data.task, "classes", ())))
+
+
+def digest_of(labels: NDArray[Any]) -> str:
+    """32 hex digits of a label column."""
+    return hashlib.blake2b(repr(labels.tolist()).encode(), digest_size=16).hexdigest()
+
+
 def told_missing(share: float, missing: Missing) -> str:
     """The note on a run that was trained on samples with missing modalities."""
     how = "skipped" if missing.fill == "skip" else "as zeros"
@@ -138,8 +170,9 @@ def resolve(request: Request) -> Resolved:
     protocol = dataclasses.replace(protocol, precision=precision_for(protocol.precision, device))
     names = modalities_of(request.method, modalities_in(dataset, request.modalities))
     data = load_data(request.features, folder, names, request.stores, protocol, request.split)
-    shape = Shape(data.widths, data.task.outputs)
-    method, unknown = choose(request.method, request.preset, shape, rest)
+    method, unknown = choose(request.method, request.preset, shape_of(data, request.context), rest)
+    if isinstance(data.task, Retrieval) and request.context is not None:
+        raise UserError(f"{data.card.name!r} is a retrieval dataset: an item is looked up without its neighbours.")
     if isinstance(data.task, Retrieval) and not method.retrieves:
         raise UserError(
             f"Method {method.name!r} learns class probabilities and no vector to compare, so it cannot do "

@@ -33,6 +33,7 @@ from .randomness import derived, own_randomness
 from .record import Journal, environment, floors_of, save_weights, selected_epochs
 from .request import Request, Resolved, features_root, resolve, runs_root
 from .runs import CONFIG, ENVIRONMENT, METRICS, RESULT, WEIGHTS, Run
+from .sequence import Context
 from .stages import SharedStages
 from .tasks import Retrieval
 from .threads import fitting_threads
@@ -64,6 +65,7 @@ def train(
     stores: Mapping[str, str] | None = None,
     split: str | None = None,
     missing: Missing | None = None,
+    context: Context | None = None,
     device: str = "auto",
     feed: str = "auto",
     compile: bool = False,
@@ -76,9 +78,9 @@ def train(
     cached. method: a name of trainer.methods.METHODS (pgm, concat, mla, ...), single:NAME or a modality's name. preset:
     small or paper. settings: switches of the protocol and of the method by name, {"epochs": 20, "iterations": 2}.
     stores: modality -> digest, where several stores are cached. split: a named split (`pgm cache split`), by default
-    the dataset's own. missing: modalities to take away from training and validation samples (missing.py). force: train
-    anew. Raises UserError (and its kinds)
-    for requests that cannot be met, RunFailed when training breaks down.
+    the dataset's own. missing: modalities to take away from training and validation samples (missing.py). context: the
+    utterances around a sample's own that become its tokens (sequence.py). force: train anew. Raises UserError (and its
+    kinds) for requests that cannot be met, RunFailed when training breaks down.
     """
     request = Request(
         features=features_root(Path(features) if features else None),
@@ -93,6 +95,7 @@ def train(
         device=device,
         split=split,
         missing=missing,
+        context=context,
         compile=compile,
     )
     return carry_out(resolve(request), Execution(feed=feed, force=force, listener=listener))
@@ -153,6 +156,7 @@ def fill(run: Run, resolved: Resolved, how: Execution) -> None:
         Journal(run.path / METRICS),
         shared,
         how.watch_gradients,
+        further_labels(resolved),
     )
     write_json(run.path / CONFIG, resolved.config)
     write_json(run.path / ENVIRONMENT, environment(resolved, feeds))
@@ -202,7 +206,14 @@ def feed_of(resolved: Resolved, split: str, kind: str) -> Feed:
     """The feed of one split."""
     data = resolved.data
     rows = data.splits[split]
-    return open_feed(kind, resolved.features, rows, data.targets[rows], resolved.protocol.tokens, resolved.device)
+    tokens, groups = resolved.protocol.tokens, resolved.groups(split)
+    return open_feed(kind, resolved.features, rows, data.targets[rows], tokens, resolved.device, groups)
+
+
+def further_labels(resolved: Resolved) -> dict[str, Tensor]:
+    """Label columns besides the task's, for the training samples, on the device."""
+    rows = resolved.data.splits["train"]
+    return {name: torch.from_numpy(labels[rows]).to(resolved.device) for name, labels in resolved.further.items()}
 
 
 def build_model(resolved: Resolved) -> Model:

@@ -51,6 +51,7 @@ def write_toy(
     labels: np.ndarray | None = None,
     groups: int = 0,
     seed: int = 0,
+    more: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """A dataset whose class is two bits, one in each modality (for retrieval: both in each), in some noise."""
     generator = np.random.default_rng(seed)
@@ -66,6 +67,7 @@ def write_toy(
         columns["label"] = labels
     if groups:
         columns["group"] = [f"video{row}" for row in generator.integers(0, groups, len(splits))]
+    columns |= more or {}
     names = () if task == "sentiment" else ("none", "one", "two", "both")
     write_dataset(root / name, DatasetCard(name, task, names, ("accuracy",), splits=counts), pa.table(columns))
     for column, (modality, dim) in enumerate(widths.items()):

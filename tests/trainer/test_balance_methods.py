@@ -62,7 +62,22 @@ def step_of(
         return loss, {"loss": loss}
 
     optimiser = kind(parameters, lr=lr)
-    return Step(objective, optimiser, parameters, 0.0, nullcontext, lambda: inputs, targets, criterion, 0, 0.0)
+    samples = torch.arange(len(targets))
+    return Step(
+        objective,
+        optimiser,
+        parameters,
+        0.0,
+        nullcontext,
+        lambda: inputs,
+        targets,
+        criterion,
+        0,
+        0.0,
+        samples,
+        alpha=0.5,
+        beta=1.0,
+    )
 
 
 def copies(module: torch.nn.Module) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ def step_of(method: Method, seed: int, clip: float, norms: GradientNorms | None)
 
     optimiser = torch.optim.SGD(method.parameters(), lr=0.1)
     moved = list(method.parameters())
-    how = {"epoch": 0, "done": 0.0, "watch": norms}
+    how = {"epoch": 0, "done": 0.0, "samples": torch.arange(8), "alpha": 0.5, "beta": 1.0, "watch": norms}
     return Step(objective, optimiser, moved, clip, nullcontext, lambda: inputs, targets, criterion, **how)  # type: ignore[arg-type]
 
 

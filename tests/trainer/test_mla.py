@@ -68,6 +68,9 @@ def step_of(
         criterion=torch.nn.functional.cross_entropy,
         epoch=0,
         done=0.0,
+        samples=torch.arange(len(targets)),
+        alpha=0.5,
+        beta=1.0,
     )
 
 

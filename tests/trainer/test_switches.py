@@ -80,7 +80,8 @@ def configurations() -> list[Any]:
     """Every configuration there is, those nested in another included."""
     found: list[Any] = [Protocol(), Missing(0.1)]
     for name in [*METHODS, "single:text"]:
-        shape = Shape({"text": 6}, 4) if name == "single:text" else SHAPE
+        scores = name.startswith(("self_mm", "mmim"))
+        shape = Shape({"text": 6}, 4) if name == "single:text" else Shape(SHAPE.widths, 1) if scores else SHAPE
         config = choose(name, "small", shape, {})[0].config
         parts = [getattr(config, field.name) for field in dataclasses.fields(config)]
         found += [part for part in parts if dataclasses.is_dataclass(part)] or [config]

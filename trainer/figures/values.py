@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from ...cache import open_dataset
 from ...cache.errors import UserError
-from ..feed import open_feed, present_lengths
+from ..feed import present_lengths
 from ..inference import data_of, load
-from ..order import evaluation_order
 from ..runs import Run
 from ..tables.plan import Cell
 
@@ -63,10 +62,10 @@ def gate_values(cells: Sequence[Cell]) -> GateValues:
         data = data_of(run, cell.request.features)
         loaded = load(run, str(cell.resolved.device), data.task)
         rows = data.splits["test"] if len(data.splits["test"]) else data.splits["val"]
-        feed = open_feed("auto", data.features, rows, data.targets[rows], loaded.protocol.tokens, loaded.machine.device)
+        feed = loaded.feed("auto", data.features, rows, data.targets[rows], data.samples)
 
         def prepared() -> Iterator[tuple[Any, Any]]:
-            for batch in feed.batches(evaluation_order(feed.total_lengths, BATCH)):  # noqa: B023 (used at once)
+            for batch in feed.batches(feed.evaluation_order(BATCH)):  # noqa: B023 (used at once)
                 inputs = loaded.model.prepared(batch.inputs)  # noqa: B023
                 yield inputs.tokens, inputs.masks
 

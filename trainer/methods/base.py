@@ -24,10 +24,14 @@ from ..protocol import Protocol as TrainingProtocol
 
 @dataclass(frozen=True)
 class Shape:
-    """What a method must fit: the width of each modality's tokens and the number of task outputs."""
+    """What a method must fit: the width of each modality's tokens and the number of task outputs.
+
+    classes: their names where they are known; no weight's size may depend on them, since a saved run has none.
+    """
 
     widths: Mapping[str, int]
     outputs: int
+    classes: Sequence[str] = ()
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -51,6 +55,7 @@ class Stage:
     `labels`: whether it uses them; a stage that does is also selected: its best weights on validation are what it
     leaves. `modality`: the only one shown in this stage. `part`: the submodule it trains, None for the whole.
     `shares`: what besides data, protocol and seed decides this stage's outcome, when other methods may take it over.
+    `passes`: how often an epoch goes over the training split, each time in another order.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Stage:
     modality: str | None = None
     part: str | None = None
     shares: Mapping[str, Any] | None = None
+    passes: int = 1
 
 
 class Objective(Protocol):
@@ -78,7 +84,9 @@ class Step:
     A method whose update is not "one loss, one step" takes the batch apart itself: `inputs()` gives it as the method's
     forward would see it, `criterion` the task's loss of any logits. `epoch` and `done`, the share of the epoch's
     batches before this one, are for schedules. `only`: the parameters this step may move, None for all. `watch` is told
-    the gradients' norms; it changes nothing.
+    the gradients' norms; it changes nothing. `samples`: (B,) which training samples these are, counted from 0.
+    `passed`: passes of the epoch before this one. `alpha`, `beta`: of eq. 12, for what a method adds itself.
+    `further`: those of the configuration's `further_labels` that the dataset has, (B,) each.
     """
 
     objective: Objective
@@ -91,6 +99,11 @@ class Step:
     criterion: Criterion
     epoch: int
     done: float
+    samples: Tensor
+    alpha: float
+    beta: float
+    passed: int = 0
+    further: Mapping[str, Tensor] = field(default_factory=dict)
     only: Sequence[nn.Parameter] | None = None
     watch: Watch | None = None
 
@@ -133,11 +146,14 @@ class Look:
 
 
 class Method(nn.Module, ABC):
-    """A fusion method over masked tokens."""
+    """A fusion method over masked tokens.
 
-    skips_missing: ClassVar[bool] = (
-        False  # True: retrieval leaves the absent modality out instead of showing a null token
-    )
+    skips_missing: retrieval leaves the absent modality out instead of showing a null token. training_only: submodules
+    that serve training alone: checkpoints hold them, finished weights do not.
+    """
+
+    skips_missing: ClassVar[bool] = False
+    training_only: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def forward(self, inputs: Inputs) -> MethodOutput:
@@ -150,6 +166,12 @@ class Method(nn.Module, ABC):
     def pretrain(self, inputs: Inputs) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of a stage without labels, and its parts."""
         raise NotImplementedError(f"{type(self).__name__} has no stage without labels")
+
+    def start(self, targets: Tensor) -> None:
+        """Before training, and before a checkpoint is taken up: the training samples' targets (N,), in order.
+
+        Here a method lays out what it keeps for each training sample, in buffers, so that an interrupted run finds it.
+        """
 
     def stages(self, protocol: TrainingProtocol) -> tuple[Stage, ...]:
         """One stage on the task, as long as both stages of a method that pretrains."""
@@ -189,7 +211,10 @@ class Method(nn.Module, ABC):
 class MethodConfig(Protocol):
     """A frozen dataclass that decides a method's numbers together with the shape, the protocol and the seed.
 
-    version: of the method's code, raised when the same configuration comes to other numbers.
+    version: of the method's code, raised when the same configuration comes to other numbers. It may say more in class
+    variables: `retrieves = False` where the fused vector cannot be compared; `whole_groups = True` where a batch must
+    hold whole groups (dialogues, videos); `further_labels`, columns of samples.parquet that training uses where the
+    dataset has them.
     """
 
     version: ClassVar[int]

@@ -11,7 +11,7 @@ Dropping costs nothing: a dropped modality's tokens are not packed, hence not co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ def incomplete(inputs: Inputs, rate: float) -> Inputs:
     present = torch.stack([inputs.present(m) for m in inputs.masks], dim=1)
     keep = kept(present, rate)
     masks = {m: mask & keep[:, i : i + 1] for i, (m, mask) in enumerate(inputs.masks.items())}
-    return Inputs(inputs.tokens, masks)
+    return replace(inputs, masks=masks)
 
 
 def kept(present: Tensor, rate: float) -> Tensor:

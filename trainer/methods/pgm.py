@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -63,15 +63,14 @@ class PgMMethod(Method):
     def stages(self, protocol: Protocol) -> tuple[Stage, ...]:
         if not protocol.pretrain_epochs or not self.pretrains:
             return (Stage("task", protocol.budget),)
-        shares = {"pgm": dataclasses.asdict(self.config.head), "version": PgMMethodConfig.version}
+        shares = pretraining_of(self.config.head)
         first = Stage("pretrain", protocol.pretrain_epochs, labels=False, part="pgm", shares=shares)
         return (first, Stage("task", protocol.epochs))
 
     @property
     def pretrains(self) -> bool:
-        """Whether any of L^P is left: it goes with the partitioner, or with all that has a term in it (A25)."""
-        without = set(self.config.head.without)
-        return "partitioner" not in without and not {"uni_learner", "paired_learner", "decoder"} <= without
+        """Whether any of L^P is left."""
+        return has_pretraining(self.config.head)
 
     def modality_parameters(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Projection and partitioner, and what else is not shared (`--set share_learners=false`)."""
@@ -88,3 +87,14 @@ class PgMMethod(Method):
         if name.startswith(("pgm.uni_learners.", "pgm.paired_learners.")):
             return protocol.lr_learners
         return protocol.lr_decoder if name.startswith("pgm.decoders.") else protocol.lr
+
+
+def has_pretraining(head: PgMConfig) -> bool:
+    """Whether any of L^P is left: it goes with the partitioner, or with all that has a term in it (A25)."""
+    without = set(head.without)
+    return "partitioner" not in without and not {"uni_learner", "paired_learner", "decoder"} <= without
+
+
+def pretraining_of(head: PgMConfig) -> Mapping[str, Any]:
+    """What decides the outcome of the stage on L^P, wherever PgM reads the cached tokens."""
+    return {"pgm": dataclasses.asdict(head), "version": PgMMethodConfig.version}

@@ -31,6 +31,8 @@ from .ogm_ge import OGMGEConfig
 from .pgm import PgMMethodConfig
 from .pgm_mla import PgMMLAConfig
 from .pmr import PMRConfig
+from .prior import MMIMConfig, SelfMMConfig, UniMEECConfig, UniMSEConfig
+from .prior.base import PriorConfig
 from .qmf import QMFConfig
 from .reconboost import ReconBoostConfig
 from .single import SingleConfig
@@ -57,6 +59,16 @@ class MethodChoice:
     def retrieves(self) -> bool:
         """Whether the fused vector can be compared; a configuration says with `retrieves = False` when it cannot."""
         return bool(getattr(self.config, "retrieves", True))
+
+    @property
+    def whole_groups(self) -> bool:
+        """Whether a batch must hold whole groups of samples."""
+        return bool(getattr(self.config, "whole_groups", False))
+
+    @property
+    def further_labels(self) -> tuple[str, ...]:
+        """Columns of samples.parquet that training uses besides the label, where the dataset has them."""
+        return tuple(getattr(self.config, "further_labels", ()))
 
 
 def plain(config: type[TrunkConfig]) -> Maker:
@@ -112,6 +124,25 @@ def make_pgm_mla(preset: str, shape: Shape, settings: Settings) -> tuple[MethodC
     return PgMMLAConfig(pgm.head, pgm.fusion, turns), rest
 
 
+def prior(config: type[PriorConfig], pgm: bool) -> Maker:
+    """The maker of a prior model, with PgM in its fusion's place or as it is.
+
+    A setting that the model and PgM both have goes to both.
+    """
+
+    def make(preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfig, dict[str, Any]]:
+        own, rest = changed(config(), settings)
+        own.check(shape)
+        if not pgm:
+            return own, rest  # type: ignore[return-value]
+        placed, unknown = make_pgm(preset, dataclasses.replace(shape, widths=own.read_by_fusion(shape)), settings)
+        assert isinstance(placed, PgMMethodConfig)
+        made = dataclasses.replace(own, head=placed.head, fusion=placed.fusion, pgm_version=placed.version)
+        return made, {name: value for name, value in rest.items() if name in unknown}  # type: ignore[return-value]
+
+    return several(make)
+
+
 PLAIN: dict[str, type[Any]] = {
     "concat": ConcatConfig,
     "add": AddConfig,
@@ -132,14 +163,25 @@ BALANCED: dict[str, type[Any]] = {
     "pmr": PMRConfig,
     "reconboost": ReconBoostConfig,
 }
+PRIOR: dict[str, type[PriorConfig]] = {
+    "self_mm": SelfMMConfig,
+    "mmim": MMIMConfig,
+    "unimse": UniMSEConfig,
+    "unimeec": UniMEECConfig,
+}
+PRIOR_METHODS: dict[str, Maker] = {
+    **{name: prior(config, pgm=False) for name, config in PRIOR.items()},
+    **{f"{name}+pgm": prior(config, pgm=True) for name, config in PRIOR.items()},
+}
 METHODS: dict[str, Maker] = {
     "pgm": make_pgm,
     **{name: plain(config) for name, config in PLAIN.items()},
     "mla": several(make_mla),
     "pgm+mla": several(make_pgm_mla),
     **{name: several(plain(config)) for name, config in BALANCED.items()},
+    **PRIOR_METHODS,
 }
-FLAT: dict[str, type[Any]] = {**PLAIN, "mla": MLAConfig, **BALANCED}
+FLAT: dict[str, type[Any]] = {**PLAIN, "mla": MLAConfig, **BALANCED, **PRIOR}
 
 
 def method_names(modalities: tuple[str, ...]) -> list[str]:
@@ -179,5 +221,5 @@ def restored(described: Mapping[str, Any]) -> MethodChoice:
         if name == "pgm":
             return MethodChoice(name, PgMMethodConfig(head, fusion))
         return MethodChoice(name, PgMMLAConfig(head, fusion, AlternationConfig(**values["alternation"])))
-    config = SingleConfig if name.startswith("single:") else FLAT[name]
+    config = SingleConfig if name.startswith("single:") else FLAT[name.removesuffix("+pgm")]
     return MethodChoice(name, config(**values))

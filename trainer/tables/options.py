@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from ...cache.errors import UserError
-from ..commands import DatasetOption, DeviceOption, FeaturesOption, JsonOption, RunsOption, SplitOption, given, pairs
+from ..commands import (
+    ContextOption,
+    DatasetOption,
+    DeviceOption,
+    FeaturesOption,
+    JsonOption,
+    RunsOption,
+    SequenceOption,
+    SplitOption,
+    given,
+    pairs,
+)
 
 if TYPE_CHECKING:
     from ..request import Request
@@ -43,6 +54,8 @@ class RunOptions:
     modality: Annotated[list[str] | None, typer.Option(help="Only these modalities. Repeatable.")] = None
     store: Annotated[list[str] | None, typer.Option(help="MODALITY=DIGEST among several stores.")] = None
     split: SplitOption = None
+    sequence: SequenceOption = "sample"
+    context: ContextOption = None
     features: FeaturesOption = Path("features")
     runs: RunsOption = Path("runs")
 
@@ -50,6 +63,7 @@ class RunOptions:
         """What all rows share. Raises UserError for options that cannot be met."""
         from ..data import only_dataset
         from ..request import Request
+        from ..sequence import context_of
 
         if self.seeds < 1:
             raise UserError(f"--seeds is 1 or more, not {self.seeds}.")
@@ -64,6 +78,7 @@ class RunOptions:
             stores=pairs(self.store, "--store"),
             device=device,
             split=self.split,
+            context=context_of(self.sequence, self.context),
         )
 
 

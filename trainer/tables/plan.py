@@ -144,7 +144,7 @@ def estimate(plan: TablePlan) -> dict[str, float]:
 def probed(resolved: Resolved) -> float:
     """Seconds of a whole run, from the time of a few training steps of each stage."""
     from ..checkpoint import Checkpoints
-    from ..loop import Machine, Training, build_optimiser
+    from ..loop import Machine, Place, Training, build_optimiser
     from ..threads import fitting_threads
     from ..training import build_model, feed_of
 
@@ -162,16 +162,16 @@ def probed(resolved: Resolved) -> float:
             model.train()
             chunks = np.array_split(np.resize(rows, resolved.protocol.batch * (PROBED_STEPS + 1)), PROBED_STEPS + 1)
             times = []
-            for batch in feeds["train"].batches(list(chunks)):
+            for chunk, batch in zip(chunks, feeds["train"].batches(list(chunks)), strict=True):
                 begun = time.perf_counter()
-                training.step(stage, batch, optimiser)
+                training.step(stage, batch, optimiser, Place(torch.from_numpy(chunk)))
                 if resolved.device.type == "cuda":
                     torch.cuda.synchronize(resolved.device)
                 times.append(time.perf_counter() - begun)
                 if sum(times) > PROBED_SECONDS:
                     break
             # The first step also pays for what is set up once, which only counts where steps are short.
-            total += float(np.median(times[1:] or times)) * steps * stage.epochs
+            total += float(np.median(times[1:] or times)) * steps * stage.passes * stage.epochs
     return total
 
 

@@ -1,0 +1,109 @@
+"""What the prior models of Table 4 share: a place for the fusion, and what standing PgM there brings along.
+
+`self_mm` and `self_mm+pgm` are one model whose configuration differs in `head` and `fusion` alone: without them the
+model's own fusion stands in its place, with them PgM and its fusion head (fusion.py). All else, the sizes included, is
+the same, and trains for the same epochs: PgM's first stage is taken off the task's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from torch import Tensor
+
+from ....cache.errors import UserError
+from ...batch import Inputs
+from ...pgm import FusionConfig, PgMConfig
+from ...protocol import Protocol
+from ...switches import OF_THE_DATA, Range, Switches
+from ..base import Method, MethodOutput, Shape, Stage, Step
+from ..pgm import has_pretraining, pretraining_of
+from .fusion import Fusion, PgMFusion
+
+
+@dataclass(frozen=True)
+class PriorConfig(Switches):
+    """head, fusion: PgM in the fusion's place, or None for the model's own; pgm_version: of its code, 0 without it.
+
+    needs_score: why the model cannot predict classes; empty where it can.
+    """
+
+    version: ClassVar[int] = 1
+    retrieves: ClassVar[bool] = False
+    needs_score: ClassVar[str] = ""
+    head: PgMConfig | None = None
+    fusion: FusionConfig | None = None
+    pgm_version: Annotated[int, Range(least=0), OF_THE_DATA] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # A configuration read back from JSON holds plain dictionaries.
+        for name, kind in (("head", PgMConfig), ("fusion", FusionConfig)):
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                object.__setattr__(self, name, kind(**value))
+        if self.head is not None and "partitioner" in self.head.without:
+            raise UserError(
+                "Without its partitioner nothing of PgM is left in a prior model. Use the method pgm for this ablation."
+            )
+
+    def check(self, shape: Shape) -> None:
+        """Raise UserError for data the model is not made for."""
+        if self.needs_score and shape.outputs != 1:
+            raise UserError(
+                f"This task has {shape.outputs} classes, and {self.needs_score}. Use it on sentiment scores, "
+                "or another prior model (unimse, unimeec)."
+            )
+
+    def read_by_fusion(self, shape: Shape) -> Mapping[str, int]:
+        """Modality -> the width of the tokens that PgM reads in the fusion's place: those of the data."""
+        return shape.widths
+
+    def placed(self) -> PgMFusion | None:
+        """PgM in the fusion's place; built before anything else, so that it starts as in the method pgm."""
+        if self.head is None or self.fusion is None:
+            return None
+        return PgMFusion(self.head, self.fusion)
+
+
+class PriorMethod(Method):
+    """A prior model around `fusion`."""
+
+    fusion: Fusion
+    passes: ClassVar[int] = 1  # over the training split in an epoch of the task's stage
+
+    def stages(self, protocol: Protocol) -> tuple[Stage, ...]:
+        """The task alone, or L^P without labels first, where PgM stands in the fusion's place."""
+        head = self.fusion.pgm.config if isinstance(self.fusion, PgMFusion) else None
+        if head is None or not protocol.pretrain_epochs or not has_pretraining(head):
+            return (Stage("task", protocol.budget, passes=self.passes),)
+        shares = self.shared(head)
+        first = Stage("pretrain", protocol.pretrain_epochs, labels=False, part="fusion.pgm", shares=shares)
+        return (first, Stage("task", protocol.epochs, passes=self.passes))
+
+    def shared(self, head: PgMConfig) -> Mapping[str, Any] | None:
+        """What decides PgM's first stage, as in the method pgm, while it reads cached tokens."""
+        return pretraining_of(head)
+
+    def pretrain(self, inputs: Inputs) -> tuple[Tensor, Mapping[str, Tensor]]:
+        assert isinstance(self.fusion, PgMFusion)
+        return self.fusion.pretrain(inputs.tokens, inputs.masks)
+
+    def rate(self, name: str, protocol: Protocol) -> float:
+        """PgM's own rates (section 4.2) inside PgM, the protocol's elsewhere."""
+        if name.startswith(("fusion.pgm.uni_learners.", "fusion.pgm.paired_learners.")):
+            return protocol.lr_learners
+        return protocol.lr_decoder if name.startswith("fusion.pgm.decoders.") else protocol.lr
+
+
+def judged(
+    step: Step, output: MethodOutput, own: Tensor, told: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """beta (L^T + own) + alpha L^P of an output, and what to report of it."""
+    task = step.criterion(output.logits, step.targets)
+    loss = task + step.beta * own
+    if output.pretraining is not None:
+        loss = loss + step.alpha * output.pretraining
+    return loss, {"loss": loss, "task": task, **told, **output.losses}
