@@ -16,37 +16,23 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .errors import CorruptStore
-
 # The same number on Linux and macOS; Python's mmap does not name it.
 MAP_FIXED = 0x10
 LARGE_PAGE = 2 << 20
 FAILED = ctypes.c_void_p(-1).value
-
-MISSING = "{} is missing; `pgm cache verify` lists the samples it held"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]
 
 
-def require_files(folder: Path, names: list[str]) -> None:
-    """CorruptStore when one of a store's files is missing."""
-    for name in names:
-        if not (folder / name).exists():
-            raise CorruptStore(MISSING.format(folder / name))
-
-
 def map_file(path: Path) -> npt.NDArray[np.uint8]:
-    """The bytes of a file as a read-only array backed by the page cache; CorruptStore when it is missing or empty."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError as error:
-        raise CorruptStore(MISSING.format(path)) from error
+    """The bytes of a file as a read-only array (B,) backed by the page cache. Raises FileNotFoundError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         size = os.fstat(descriptor).st_size
         if not size:
-            raise CorruptStore(f"{path} is empty; `pgm cache verify` lists the samples it held")
+            return np.empty(0, np.uint8)
         spare = LARGE_PAGE if size >= LARGE_PAGE else 0
         reserved = mmap.mmap(-1, size + spare, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
         array = np.frombuffer(reserved, np.uint8)

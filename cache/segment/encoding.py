@@ -1,27 +1,26 @@
-"""From an encoder's floats to what a shard stores, refusing what the stored type cannot hold.
+"""From an encoder's floats to what a segment stores, refusing what the stored type cannot hold.
 
 float16 and float32 are casts. int8 keeps one float32 scale a token (scale = max|x| / 127) and is read back as float16:
 half the disk for a relative error that is measured here and written into store.json.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-
-from .layout import Stored
 
 FLOAT16_MAX = 65504.0
 # Rows are checked in pieces that stay in the processor's cache.
 PIECE = 1 << 18
 
 Array = npt.NDArray[Any]
+Stored = Literal["float16", "float32", "int8"]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What one shard stores: tokens (rows, D) and, for int8, scales (rows, 1) float32 with the error they cost."""
+    """What one segment stores: tokens (rows, D) and, for int8, scales (rows, 1) float32 with the error they cost."""
 
     tokens: Array
     scales: Array | None = None

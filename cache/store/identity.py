@@ -70,7 +70,7 @@ class Identity:
 
     modality: "text", "vision", "audio".
     encoder: its hub id or local name, for people ("google-t5/t5-base").
-    fields: JSON-able values: weights digest, processor, layer, pooling, dtypes, decode settings, sample-id digest.
+    fields: JSON-able values: weights digest, processor, layer, pooling, dtypes, decode settings. Of the samples nothing.
     """
 
     modality: str
@@ -87,9 +87,14 @@ class Identity:
         return Identity(value["modality"], value["encoder"], dict(value["fields"]))
 
     @cached_property
+    def whole_digest(self) -> str:
+        """The SHA-256 of the canonical JSON, 64 hex digits: what segments are named by."""
+        return hashlib.sha256(canonical_json(self.as_dict()).encode()).hexdigest()
+
+    @property
     def digest(self) -> str:
-        """Eight hex digits of the SHA-256 of the canonical JSON."""
-        return hashlib.sha256(canonical_json(self.as_dict()).encode()).hexdigest()[:8]
+        """Its first eight hex digits: what people type."""
+        return self.whole_digest[:8]
 
     @property
     def folder(self) -> str:
