@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 PGM = str(Path(sys.executable).parent / "pgm")
@@ -55,7 +56,9 @@ def test_training_from_the_cache_needs_no_encoder_and_no_raw_media(folder: Path)
     keys = "run dataset method seed parameters val test seconds samples_per_second"
     assert set(keys.split()) <= set(told)
     assert (told["dataset"], told["method"], told["seed"]) == ("digits", "pgm", 0)
-    assert 0 <= told["test"]["accuracy"] <= 1
+    predictions = pq.read_table(folder / "runs" / told["run"] / "predictions-test.parquet").to_pydict()
+    right = [guess == truth for guess, truth in zip(predictions["prediction"], predictions["target"], strict=True)]
+    assert told["test"]["accuracy"] == pytest.approx(sum(right) / len(right))
 
 
 def test_without_cached_what_is_there_is_not_extracted_again(folder: Path) -> None:

@@ -30,6 +30,19 @@ def rows_of(matrix: NDArray[np.floating]) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).reshape(-1)), matrix.shape[1])
 
 
+def read_predictions(path: Path) -> dict[str, NDArray[Any]]:
+    """What `write_predictions` wrote: column name -> (N,), or (N, d) where a sample has a list."""
+    table = pq.read_table(path)
+    return {name: array_of(table[name]) for name in table.column_names}
+
+
+def array_of(column: pa.ChunkedArray) -> NDArray[Any]:
+    """A column as numpy; lists of one size as rows."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return np.asarray(column.to_numpy())
+    return np.asarray(column.combine_chunks().flatten().to_numpy()).reshape(-1, column.type.list_size)
+
+
 def write_predictions(path: Path, table: pa.Table) -> None:
     """Whole or not there."""
     temporary = path.with_name(f".{path.name}.tmp")

@@ -27,7 +27,7 @@ from pgm.trainer.masked_test import MaskedTests, split_mask
 from pgm.trainer.missing import Missing, mask_of
 from pgm.trainer.request import Request, resolve
 from pgm.trainer.tables.missing import missing_spec, rates_of
-from pgm.trainer.tables.missing_results import MissingResult, missing_results, seed_tests
+from pgm.trainer.tables.missing_results import MissingResult, compared, missing_results
 from pgm.trainer.tables.options import MissingOptions
 from pgm.trainer.tables.plan import TablePlan, plan_table
 from pgm.trainer.tables.runner import Crew, Outcome, run_cells
@@ -358,7 +358,9 @@ def test_the_command_prints_every_format_and_a_plan(whole: Path, tmp_path: Path)
         assert line in rich.stdout
     told = json.loads(invoke(whole, tmp_path, *typed, "--format", "json").stdout)
     assert [rate["asked"] for rate in told["rates"]] == [0, 0.2, 0.4, 0.6]
-    assert told["lines"][0]["cells"][1]["comparison"]["significant"] in (True, False)
+    comparison = told["lines"][0]["cells"][1]["comparison"]
+    assert comparison["significant"] == (comparison["p"] is not None and comparison["p"] < 0.05)
+    assert told["reach"]["smallest_p"] == 0.5
     assert set(told["lines"][0]["cells"][1]["test"]) == {"accuracy", "weighted_f1"}
     rows = list(csv.DictReader(io.StringIO(invoke(whole, tmp_path, *typed, "--format", "csv").stdout)))
     assert len(rows) == 2 * 4 * 2 + 2
@@ -410,7 +412,7 @@ def test_the_same_difference_at_every_seed_is_not_marked(whole: Path, tmp_path: 
         for method in spec.methods
         for column in spec.columns
     }
-    tests = seed_tests(spec, found, "accuracy")
+    tests = compared(spec, found, "accuracy")
     assert tests["late", 0.2].difference == pytest.approx(0.2)
     assert tests["late", 0.2].p is None
     assert not tests["late", 0.2].significant
@@ -428,7 +430,7 @@ def test_constructed_differences_are_marked_as_they_should_be(whole: Path, tmp_p
         for place, m in enumerate(spec.methods)
         for c in spec.columns
     }
-    tests = seed_tests(spec, found, "accuracy")
+    tests = compared(spec, found, "accuracy")
     assert set(tests) == {("late", rate) for rate in (0, 0.2, 0.7, 0.8)}
     assert [tests["late", rate].significant for rate in (0, 0.2, 0.7, 0.8)] == [False, True, True, True]
     assert tests["late", 0.7] == tests["late", 0.8], "two rates that stand for one mask are one test"

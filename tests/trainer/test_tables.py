@@ -3,6 +3,8 @@ right."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -17,8 +19,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pgm.cache.errors import UserError
 from pgm.trainer.request import Request
 from pgm.trainer.tables.definitions import Row, TableSpec, ablation, table_spec
@@ -27,8 +27,6 @@ from pgm.trainer.tables.plan import TablePlan, estimate, plan_table
 from pgm.trainer.tables.render import FORMATS
 from pgm.trainer.tables.results import results_of
 from pgm.trainer.tables.runner import Crew, Outcome, chains, run_cells
-from pgm.trainer.tables.significance import bootstrap, holm, paired_t
-from scipy import stats
 
 from .conftest import TINY, write_toy
 
@@ -103,7 +101,9 @@ def test_every_format_holds_every_row(table3: TablePlan, format: str) -> None:
         assert row.label.replace("/", r"/") in text
     if format == "json":
         told = json.loads(text)
-        assert told["rows"][1]["comparison"]["significant"] in (True, False)
+        tested = told["rows"][1]["comparison"]
+        by_seeds = tested["p"] is not None and tested["p"] < 0.05
+        assert tested["significant"] == (by_seeds and not tested["low"] <= 0 <= tested["high"])
         assert len(told["rows"][0]["runs"]) == 2
     if format == "latex":
         assert not re.search(r"(?<!\\)[_%&](?![^\n]*\\\\)", text.split("\\caption")[1])
@@ -285,49 +285,13 @@ def test_the_papers_numbers_are_fractions_by_metric() -> None:
     assert paper_numbers("ablation", "mosi", "PgM") == {}
 
 
-# Statistics.
-
-
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8))
-@settings(max_examples=60, deadline=None)
-def test_the_paired_test_is_scipys(pairs: list[tuple[float, float]]) -> None:
-    ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
-    if np.ptp(ours - theirs) > 1e-6:
-        assert paired_t(ours, theirs) == pytest.approx(stats.ttest_rel(ours, theirs).pvalue, rel=1e-9, abs=1e-12)
-
-
-def test_the_paired_test_without_variance_or_seeds() -> None:
-    assert paired_t([0.5], [0.4]) is None
-    assert paired_t([0.5, 0.6], [0.5, 0.6]) == 1.0
-    assert paired_t([0.5, 0.75], [0.25, 0.5]) is None
-    assert paired_t([0.1 + 0.2, 0.5], [0.2, 0.4]) is None, "a difference of rounding is no variance"
-
-
-def test_holms_correction() -> None:
-    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
-    assert holm([0.5, 0.6]) == [1.0, 1.0]
-
-
-def test_the_bootstrap_covers_the_mean_and_respects_groups() -> None:
-    generator = np.random.default_rng(0)
-    held = 0
-    for _ in range(100):
-        low, high = bootstrap(generator.normal(0.1, 1, 200))
-        held += low <= 0.1 <= high
-    assert 88 <= held <= 100
-    # Twenty groups of ten equal values: drawing samples one by one would make the interval three times too narrow.
-    values = np.repeat(generator.normal(0, 1, 20), 10)
-    groups = [str(row // 10) for row in range(200)]
-    (low, high), (grouped_low, grouped_high) = bootstrap(values), bootstrap(values, groups)
-    assert (grouped_high - grouped_low) > 2 * (high - low)
+# Marks.
 
 
 def constructed(tmp_path: Path, right: dict[str, list[float]]) -> Any:
     """A table whose runs are written by hand: row -> share of right answers of 400 test samples, seed by seed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-    from .conftest import write_toy
 
     root = write_toy(tmp_path / "features", counts={"train": 40, "val": 40, "test": 400})
     methods = {"full": "concat", "same": "add", "worse": "max"}
@@ -345,24 +309,77 @@ def constructed(tmp_path: Path, right: dict[str, list[float]]) -> Any:
         accuracy = float((guess == targets).mean())
         result = {"test": {"accuracy": accuracy}, "parameters": 1, "seconds": 1.0, "floors": {}, "notes": []}
         (cell.run.path / "result.json").write_text(json.dumps(result))
-    return {row.label: row.comparison for row in results_of(plan).rows}
+    return results_of(plan)
 
 
 def test_a_clear_difference_is_marked_and_noise_is_not(tmp_path: Path) -> None:
     found = constructed(
         tmp_path,
         {"full": [0.90, 0.91, 0.89, 0.90], "same": [0.91, 0.89, 0.90, 0.90], "worse": [0.80, 0.815, 0.79, 0.80]},
-    )
+    ).comparisons
     assert found["worse"].significant
     assert not found["same"].significant
     assert found["worse"].difference == pytest.approx(-0.09875)
 
 
 def test_with_one_seed_nothing_is_significant(tmp_path: Path) -> None:
-    found = constructed(tmp_path, {"full": [0.9], "same": [0.9], "worse": [0.5]})
-    assert found["worse"].p is None
-    assert found["worse"].high < 0
-    assert not found["worse"].significant
+    result = constructed(tmp_path, {"full": [0.9], "same": [0.9], "worse": [0.5]})
+    found = result.comparisons["worse"]
+    assert found.p is None
+    assert found.high < 0
+    assert not found.significant
+    assert "One seed: there is no test over seeds, and nothing can be significant." in FORMATS["rich"](result)
+
+
+@pytest.mark.parametrize("format", list(FORMATS))
+def test_three_seeds_say_themselves_what_they_cannot_show(tmp_path: Path, format: str) -> None:
+    seeds = {"full": [0.90, 0.91, 0.89], "same": [0.91, 0.89, 0.91], "worse": [0.80, 0.88, 0.72]}
+    result = constructed(tmp_path, seeds)
+    needed = {label: test.seeds_needed for label, test in result.comparisons.items()}
+    text = FORMATS[format](result)
+    assert needed["worse"] is not None
+    if format == "csv":
+        rows = list(csv.DictReader(io.StringIO(text)))
+        told = {row["row"]: (row["seeds_needed"], row["p_sign_flip"], row["significant"]) for row in rows}
+        assert told["worse"] == (str(needed["worse"]), "", "False")
+        assert told["full"] == ("", "", "")
+    elif format == "json":
+        told = json.loads(text)
+        assert told["reach"]["smallest_p"] == 0.25
+        assert not told["reach"]["reached"]
+        assert {row["label"]: row["comparison"]["seeds_needed"] for row in told["rows"][1:]} == needed
+    else:
+        assert "With 3 seeds significance after Holm over 2 cannot be reached by a test that assumes nothing" in text
+        assert f"could be: worse {needed['worse']}, same {needed['same']}." in text
+
+
+def test_from_six_seeds_on_a_sign_flip_test_stands_beside_t(tmp_path: Path) -> None:
+    noise = [0.0, 0.01, -0.01, 0.02, 0.005, -0.005]
+    seeds = {"full": [0.9 + n for n in noise], "worse": [0.8 - n for n in noise]}
+    result = constructed(tmp_path, seeds)
+    comparison = result.comparisons["worse"]
+    assert comparison.p_sign_flip == 2 / 2**6
+    for format in ("rich", "markdown", "latex"):
+        text = FORMATS[format](result)
+        assert "p (sign-flip)" in text
+        assert "0.031" in text
+        assert "6 seeds, after Holm over one comparison: a sign-flip test can reach p" in text
+
+
+def test_the_same_difference_at_every_seed_has_no_p_and_is_not_marked(tmp_path: Path) -> None:
+    result = constructed(tmp_path, {"full": [0.9, 0.8, 0.85], "worse": [0.8, 0.7, 0.75]})
+    comparison = result.comparisons["worse"]
+    assert (comparison.p, comparison.p_sign_flip, comparison.seeds_needed) == (None, None, None)
+    assert comparison.high < 0
+    assert not comparison.significant
+    assert "-10.00 ≈" in FORMATS["rich"](result)
+
+
+def test_unequal_budgets_are_said_under_the_table(toy: Path, tmp_path: Path) -> None:
+    rows = (Row("a", "concat"), Row("b", "umt"), Row("longer", "concat", {"epochs": 3}))
+    plan = planned(toy, tmp_path, TableSpec("ablation", "", rows, "a"), seeds=1)
+    told = FORMATS["markdown"](results_of(plan))
+    assert "Every network is trained for 2 epochs, UNEQUAL: longer 4. b: so are its networks of one modality, " in told
 
 
 # The commands as they are typed.
@@ -409,38 +426,3 @@ def test_a_mistake_is_said_before_anything_is_trained(toy: Path, tmp_path: Path,
     assert isinstance(done.exception, UserError)
     assert said in str(done.exception)
     assert not (tmp_path / "runs").exists()
-
-
-def test_counting_values_and_drawing_samples_give_the_same_interval() -> None:
-    generator = np.random.default_rng(0)
-    values = generator.choice([-1.0, 0.0, 1.0], 800, p=[0.1, 0.7, 0.2])
-    # The same differences, each a different number: these are drawn sample by sample.
-    apart = values + generator.uniform(-1e-9, 1e-9, len(values))
-    assert bootstrap(values) == pytest.approx(bootstrap(apart), abs=0.004)
-    groups = [str(place // 2) for place in range(len(values))]
-    assert bootstrap(values, groups) == pytest.approx(bootstrap(apart, groups), abs=0.004)
-
-
-@pytest.mark.parametrize(
-    ("task", "switches", "metric"),
-    [
-        ("classification", {}, "accuracy"),
-        ("sentiment", {}, "acc2_has0"),
-        ("sentiment", {"sentiment": "classes"}, "acc3"),
-        ("retrieval", {}, "map"),
-    ],
-)
-def test_both_tests_of_a_difference_are_on_the_same_metric(
-    tmp_path: Path, task: str, switches: dict[str, str], metric: str
-) -> None:
-    features = write_toy(tmp_path / "features", task=task)
-    plan = planned(
-        features, tmp_path / "runs", TableSpec("2", "", (Row("a", "concat"), Row("b", "late")), "a"), **switches
-    )
-    trained(plan)
-    comparison = results_of(plan).rows[1].comparison
-    assert comparison is not None
-    assert comparison.metric == comparison.per_sample == metric
-    assert comparison.low is not None
-    assert comparison.high is not None
-    assert comparison.low <= comparison.difference <= comparison.high

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NAMES = ("gates", "losses", "tokens", "confusion", "ablation", "balance", "missing")
 EXAMPLE = """Example:
 
-    pgm figure gates --dataset digits --seeds 3 --out figures
+    pgm figure gates --dataset digits --out figures
 
 Writes figures/digits-gates.png and .svg, from the runs of the tables; what has not been trained is trained."""
 

@@ -16,7 +16,7 @@ from ..tables.options import RunOptions, expanded
 
 EXAMPLE = """Example:
 
-    pgm table 3 --dataset digits --seeds 3 && pgm report --dataset digits --seeds 3 -o report.html
+    pgm table 3 --dataset digits && pgm report --dataset digits -o report.html
 
 It trains nothing: the page shows the runs of tables 2 and 3 that are there, and says which are not."""
 

@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from ...cache import open_dataset
 from ...cache.errors import NotFound
 from ..data import random_encoders
 from ..figures import draw
 from ..figures import values as figure_values
+from ..predictions import read_predictions
 from ..request import Request
 from ..tables.definitions import table_spec
 from ..tables.plan import Cell, TablePlan, plan_table
 from ..tables.render import SAME, captions, header, percent, row_cells
 from ..tables.results import TableResult, results_of
-from ..tables.significance import sample_scores
 
 TABLES = ("2", "3")
 HARDEST = 12
@@ -219,33 +218,35 @@ def per_class(full: Sequence[Cell]) -> list[dict[str, Any]]:
 
 def hardest(cells: Sequence[Cell], look: Look, folder: str) -> list[dict[str, Any]]:
     """The test samples that the fewest runs got right; all runs of all rows count the same."""
-    total: Any = 0.0
+    scores: list[Any] = []
     ids: list[str] = []
     targets: list[Any] = []
     guesses: dict[str, dict[str, int]] = {}
-    task, classes = cells[0].resolved.data.card.task, getattr(cells[0].resolved.data.task, "classes", ())
-    used = 0
+    task = cells[0].resolved.data.task
+    classes = getattr(task, "classes", ())
     for cell in cells:
         path = cell.run.predictions("test")
         if not path.exists():
             continue
-        read = pq.read_table(path)
-        if ids and read["id"].to_pylist() != ids:
+        read = read_predictions(path)
+        if ids and read["id"].tolist() != ids:
             continue
-        ids, targets = read["id"].to_pylist(), read["target"].to_pylist()
-        total, used = total + sample_scores(read, task)[1], used + 1
-        if "predicted_class" in read.column_names:
-            for name, guess in zip(ids, read["predicted_class"].to_pylist(), strict=True):
+        ids, targets = read["id"].tolist(), read["target"].tolist()
+        scores.append(task.sample_scores(read).each)
+        if "predicted_class" in read:
+            for name, guess in zip(ids, read["predicted_class"].tolist(), strict=True):
                 guesses.setdefault(name, {})[guess] = guesses.get(name, {}).get(guess, 0) + 1
-    if not used:
+    if not scores:
         return []
-    order = np.argsort(np.asarray(total), kind="stable")[:HARDEST]
+    # A sample that no metric counts has no score, and is not hard.
+    mean = np.mean(scores, axis=0)
+    order = np.argsort(mean, kind="stable")[: min(HARDEST, int(np.isfinite(mean).sum()))]
     shown = look(folder, [ids[row] for row in order])
     return [
         {
             "id": ids[row],
-            "score": float(total[row]) / used,
-            "runs": used,
+            "score": float(mean[row]),
+            "runs": len(scores),
             "truth": classes[targets[row]] if classes and isinstance(targets[row], int) else f"{targets[row]:g}",
             "guess": max(guesses[ids[row]], key=lambda g: guesses[ids[row]][g]) if ids[row] in guesses else "",
             "text": getattr(shown.get(ids[row]), "text", None),

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .balance import BalanceResult, RowLaziness, Score
-from .render import Sheet, as_csv, as_latex, as_markdown, as_rich, sheet_of, spread_cell
+from .render import TESTED, Sheet, as_csv, as_latex, as_markdown, as_rich, sheet_of, spread_cell
 
 
 def sheets(result: BalanceResult) -> list[Sheet]:
     """Scores with all modalities; each modality alone beside its twin; how score and gradients are shared."""
     table = result.table
-    short = dataclasses.replace(table, metrics=(table.primary,) if table.primary else ())
+    short = dataclasses.replace(table, metrics=(table.primary,))
     return [sheet_of(short), alone_sheet(result), share_sheet(result)]
 
 
@@ -92,7 +92,7 @@ def as_long_csv(result: BalanceResult) -> str:
         for name, score in measures(row):
             values = " ".join(f"{value:.6f}" for value in score["values"])
             numbers = [score["mean"], score["std"], values, seeds, own.parameters, "", runs]
-            writer.writerow([result.table.dataset, row.label, own.method, name, *numbers])
+            writer.writerow([result.table.dataset, row.label, own.method, name, *numbers, *[""] * len(TESTED)])
     return (as_csv(result.table) + "\n" + text.getvalue()).rstrip("\n")
 
 

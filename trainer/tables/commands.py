@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 TABLE_EXAMPLE = """Example:
 
-    pgm table 3 --dataset digits --seeds 3
+    pgm table 3 --dataset digits
 
-    pgm table 2 --dataset mosi --seeds 5 --format markdown > table2.md
+    pgm table 2 --dataset mosi --format markdown > table2.md
 
-    pgm table balance --dataset mosi --methods concat,mla,pgm --seeds 3
+    pgm table balance --dataset mosi --methods concat,mla,pgm
 
-    pgm table missing --dataset digits --seeds 3 --rates 0,0.1,...,0.5 --methods mla,pgm,concat
+    pgm table missing --dataset digits --rates 0,0.1,...,0.5 --methods mla,pgm,concat
+
+Five seeds a row unless --seeds says otherwise; under the table stands what so many can show.
 
 Runs that are there are used; the same command again trains nothing, and after Ctrl-C it continues."""
 

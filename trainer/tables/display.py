@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .plan import Cell
-from .results import primary_of
 from .runner import Outcome
 
 
@@ -49,7 +48,7 @@ class TableDisplay:
             said = f"FAILED: {outcome.error}"
         else:
             test = cell.run.test
-            name = primary_of(tuple(test))
+            name = cell.resolved.data.task.primary
             said = f"{name} {test[name]:.4f}, {outcome.seconds:.1f} s" if test else f"{outcome.seconds:.1f} s"
         left = (time.perf_counter() - self.began) / done * (total - done)
         tail = "" if self.live or done == total else f", about {left:.0f} s left"

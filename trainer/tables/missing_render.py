@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from .missing_results import MissingCell, MissingResult
-from .render import SAME, TEXTS, Sheet, percent
+from .render import SAME, TESTED, TEXTS, Sheet, budgets_told, percent, seeds_told, tested_cells
 from .significance import LEVEL
 
 
@@ -62,7 +62,9 @@ def captions(result: MissingResult) -> list[str]:
         "Columns: the share of the (sample, modality) pairs that is taken away, in brackets as achieved; "
         f"missing ones are {how} (mask seed {result.mask_seed}, the same mask for every method and seed).",
         f"Differences to {result.reference}: paired t-test over seeds, Holm-corrected over the table; {SAME} not "
-        f"significant (p ≥ {LEVEL:g}, one seed, or no variance to test by).",
+        f"significant (p ≥ {LEVEL:g}, or no p: one seed, or the same difference at every seed).",
+        *seeds_told(result.reach, result.comparisons),
+        *budgets_told({line.method: line.budget for line in result.lines}),
     ]
     told += [f"note: {note}" for note in result.notes]
     failed = {line.method: failure for line in result.lines for cell in line.cells for failure in cell.failures}
@@ -74,7 +76,7 @@ def as_csv(result: MissingResult) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = ["dataset", "method", "rate", "train_achieved", "test_achieved", "metric", "mean", "std", "values", "seeds"]
-    writer.writerow([*names, "change", f"difference_to_{result.reference}", "p", "significant", "runs"])
+    writer.writerow([*names, "change", "reference", *TESTED, "runs"])
     for line in result.lines:
         for rate, cell in zip(result.rates, line.cells, strict=True):
             for metric, score in cell.test.items():
@@ -83,11 +85,18 @@ def as_csv(result: MissingResult) -> str:
                 row += [score["std"], values, " ".join(map(str, cell.seeds))]
                 change = cell.change["mean"] if cell.change and metric == result.primary else ""
                 found = cell.comparison if metric == result.primary else None
-                tested = ["", "", ""] if found is None else [found.difference, found.p, found.significant]
-                writer.writerow([*row, change, *tested, " ".join(cell.runs)])
+                writer.writerow(
+                    [
+                        *row,
+                        change,
+                        result.reference,
+                        *tested_cells(found, result.reach, line.budget),
+                        " ".join(cell.runs),
+                    ]
+                )
     for name, scores in result.floors.items():
         for metric, value in scores.items():
-            writer.writerow([result.dataset, f"{name} (floor)", "", "", "", metric, value, *[""] * 8])
+            writer.writerow([result.dataset, f"{name} (floor)", "", "", "", metric, value, *[""] * (6 + len(TESTED))])
     return text.getvalue().rstrip("\n")
 
 

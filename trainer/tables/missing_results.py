@@ -6,30 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from ..request import MISSING_NOTE
 from ..seeds import Spread, spread, spread_of
 from .missing import Column, MissingSpec
 from .plan import Cell, TablePlan
-from .results import primary_of
 from .runner import Failure
-from .significance import LEVEL, holm, paired_t
+from .significance import Pair, Reach, SeedTest, seed_tests
 
 Key = tuple[str, float]  # a method and a rate as asked
-
-
-@dataclass(frozen=True)
-class SeedTest:
-    """A method against the reference at one rate. p: Holm-corrected over the table's; None where there is none."""
-
-    difference: float
-    p: float | None
-    p_uncorrected: float | None
-
-    @property
-    def significant(self) -> bool:
-        return self.p is not None and self.p < LEVEL
 
 
 @dataclass(frozen=True)
@@ -47,15 +31,18 @@ class MissingCell:
 
 @dataclass(frozen=True)
 class MissingLine:
-    """A method at every rate."""
+    """A method at every rate. budget: of its runs, as in other tables."""
 
     method: str
+    budget: Mapping[str, int]
     cells: tuple[MissingCell, ...]
 
 
 @dataclass(frozen=True)
 class MissingResult:
-    """A finished table. rates: asked and achieved, a column each. moved: what the rate of the columns is of."""
+    """A finished table. rates: asked and achieved, a column each. moved: what the rate of the columns is of. primary:
+    the metric comparisons are made on.
+    """
 
     title: str
     dataset: str
@@ -64,6 +51,7 @@ class MissingResult:
     moved: str
     fill: str
     mask_seed: int
+    primary: str
     metrics: tuple[str, ...]
     rates: tuple[Mapping[str, float], ...]
     lines: tuple[MissingLine, ...]
@@ -72,13 +60,24 @@ class MissingResult:
     notes: tuple[str, ...]
 
     @property
-    def primary(self) -> str:
-        """The metric the comparisons are made on."""
-        return primary_of(self.metrics)
+    def comparisons(self) -> dict[str, SeedTest]:
+        """Every comparison once, by method and the first rate it stands for."""
+        once: dict[int, tuple[str, SeedTest]] = {}
+        for line in self.lines:
+            for cell in line.cells:
+                if cell.comparison is not None:
+                    # Columns with one mask share one object.
+                    once.setdefault(id(cell.comparison), (f"{line.method} at {cell.rate:g}", cell.comparison))
+        return dict(once.values())
+
+    @property
+    def reach(self) -> Reach | None:
+        """What so many seeds can show at all."""
+        return Reach.of(self.comparisons.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        value = asdict(self)
+        """JSON-able; `reach`: what so many seeds can show at all."""
+        value = {**asdict(self), "reach": self.reach and asdict(self.reach)}
         for line, told in zip(self.lines, value["lines"], strict=True):
             for cell, cell_told in zip(line.cells, told["cells"], strict=True):
                 if cell.comparison is not None:
@@ -92,12 +91,14 @@ def missing_results(spec: MissingSpec, plan: TablePlan, failures: Sequence[Failu
     found = {(m, column.rate): scores_of(spec, plan, m, column) for m in spec.methods for column in spec.columns}
     results = [cell.run.result for cell in plan.cells if cell.run.finished]
     metrics = tuple(dict.fromkeys(name for scores in found.values() for score in scores.values() for name in score[1]))
-    metric = primary_of(metrics)
-    tests = seed_tests(spec, found, metric)
+    metric = data.task.primary
+    tests = compared(spec, found, metric)
     said = dict.fromkeys(n for result in results for n in result["notes"] if not n.startswith(MISSING_NOTE))
     lines = tuple(
         MissingLine(
-            m, tuple(cell_of(spec, found, m, c, metric, tests.get((m, c.rate)), failures) for c in spec.columns)
+            m,
+            plan.of(spec.rows[m, spec.columns[0].train])[0].budget,
+            tuple(cell_of(spec, found, m, c, metric, tests.get((m, c.rate)), failures) for c in spec.columns),
         )
         for m in spec.methods
     )
@@ -110,6 +111,7 @@ def missing_results(spec: MissingSpec, plan: TablePlan, failures: Sequence[Failu
         moved=spec.moved,
         fill=spec.fill,
         mask_seed=spec.mask_seed,
+        primary=metric,
         metrics=metrics,
         rates=tuple({"asked": column.rate, **column.achieved} for column in spec.columns),
         lines=lines,
@@ -132,13 +134,13 @@ def scores_of(spec: MissingSpec, plan: TablePlan, method: str, column: Column) -
     return found
 
 
-def seed_tests(spec: MissingSpec, found: Mapping[Key, Scores], metric: str) -> dict[Key, SeedTest]:
+def compared(spec: MissingSpec, found: Mapping[Key, Scores], metric: str) -> dict[Key, SeedTest]:
     """Every method against the reference at every rate, on the seeds both have.
 
     Columns whose masks are the same are one test, which is counted once in the correction.
     """
     groups: dict[Any, list[Key]] = {}
-    values: list[tuple[float, float | None]] = []
+    values: list[Pair] = []
     for method in spec.methods:
         for column in spec.columns:
             ours, theirs = found[method, column.rate], found[spec.reference, column.rate]
@@ -148,14 +150,10 @@ def seed_tests(spec: MissingSpec, found: Mapping[Key, Scores], metric: str) -> d
             key = (method, column.train, column.test.missing)
             if key not in groups:
                 one, other = ([side[seed][1][metric] for seed in seeds] for side in (ours, theirs))
-                values.append((float(np.mean(one) - np.mean(other)), paired_t(one, other)))
+                values.append((one, other))
             groups.setdefault(key, []).append((method, column.rate))
-    corrected = holm([p for _, p in values])
-    return {
-        key: SeedTest(difference, p, raw)
-        for keys, (difference, raw), p in zip(groups.values(), values, corrected, strict=True)
-        for key in keys
-    }
+    tests = seed_tests(values)
+    return {key: test for keys, test in zip(groups.values(), tests, strict=True) for key in keys}
 
 
 def cell_of(

@@ -32,7 +32,7 @@ class RunOptions:
     """Which runs: what all rows share, and how many seeds each has."""
 
     dataset: DatasetOption = None
-    seeds: Annotated[int, typer.Option(help="So many seeds a row.")] = 5
+    seeds: Annotated[int, typer.Option(help="So many seeds a row; three hardly ever show anything.")] = 5
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0
     preset: Annotated[str, typer.Option(help="small or paper.")] = "small"
     epochs: Annotated[int | None, typer.Option(help="Stage 2, on the task.")] = None

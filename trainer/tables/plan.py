@@ -15,9 +15,11 @@ import torch
 
 from ...cache.identity import canonical_json
 from ..methods import Stage
+from ..predictions import read_predictions
 from ..request import Request, Resolved, resolve
 from ..runs import Run
 from ..stages import SharedStages
+from ..tasks.scores import SampleScores
 from .definitions import Row, TableSpec
 
 ALL = "all"  # modalities
@@ -71,6 +73,12 @@ class Cell:
             network = stage.modality or ALL
             found[network] = found.get(network, 0) + stage.epochs
         return found
+
+    @cached_property
+    def scores(self) -> SampleScores | None:
+        """The primary metric of the finished run, test sample by test sample; None without predictions."""
+        path = self.run.predictions("test")
+        return self.resolved.data.task.sample_scores(read_predictions(path)) if path.exists() else None
 
     @cached_property
     def shared(self) -> str | None:

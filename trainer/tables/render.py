@@ -16,17 +16,37 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from .plan import ALL
 from .results import RowResult, TableResult
-from .significance import LEVEL
+from .significance import LEVEL, Comparison, Reach, SeedTest, needed_told, reach_told
 
 SAME = "≈"
+# Of a comparison, as a spreadsheet has them; a table without a bootstrap leaves low and high empty.
+COMPARED = (
+    "difference",
+    "deviation",
+    "p",
+    "p_uncorrected",
+    "p_sign_flip",
+    "seeds_needed",
+    "low",
+    "high",
+    "significant",
+)
+TESTED = (*COMPARED, "sign_flip_reaches", "epochs")
 
 
 def header(result: TableResult) -> list[str]:
     """Column names."""
     paper = [f"paper {name}" for name in paper_metrics(result)]
-    compared = [f"Δ {result.primary}", "p (seeds)", "95 % (samples)"]
+    flipped = ["p (sign-flip)"] if sign_flipped(result) else []
+    compared = [f"Δ {result.primary}", "p (seeds)", *flipped, "95 % (samples)"]
     return ["method", "parameters", "seeds", *result.metrics, *compared, *paper]
+
+
+def sign_flipped(result: TableResult) -> bool:
+    """Whether a row has enough seeds for a sign-flip test."""
+    return any(found.p_sign_flip is not None for found in result.comparisons.values())
 
 
 def paper_metrics(result: TableResult) -> list[str]:
@@ -54,17 +74,23 @@ def row_cells(result: TableResult, row: RowResult) -> list[str]:
             cells.append("failed" if row.failures and not row.test else "")
         else:
             cells.append(spread_cell(score))
-    found = row.comparison
-    if found is None:
-        cells += ["", "", ""]
-    else:
-        mark = "" if found.significant else f" {SAME}"
-        p = "" if found.p is None else f"{found.p:.3f}" if found.p >= 0.001 else "< 0.001"
-        interval = (
-            "" if found.low is None or found.high is None else f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
-        )
-        cells += [f"{100 * found.difference:+.2f}{mark}", p, interval]
+    cells += comparison_cells(row.comparison, sign_flipped(result))
     return cells + [percent(row.paper.get(name)) for name in paper_metrics(result)]
+
+
+def comparison_cells(found: Comparison | None, flipped: bool) -> list[str]:
+    """The difference with its mark, p over seeds, by sign-flip where the table has it, and the interval."""
+    if found is None:
+        return [""] * (4 if flipped else 3)
+    mark = "" if found.significant else f" {SAME}"
+    interval = "" if found.low is None or found.high is None else f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
+    flip = [p_cell(found.p_sign_flip)] if flipped else []
+    return [f"{100 * found.difference:+.2f}{mark}", p_cell(found.p), *flip, interval]
+
+
+def p_cell(p: float | None) -> str:
+    """To three places."""
+    return "" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def spread_cell(score: Mapping[str, Any], digits: int = 2) -> str:
@@ -83,9 +109,16 @@ def captions(result: TableResult) -> list[str]:
     samples = ", ".join(f"{count:,} {split}" for split, count in result.samples.items())
     told = [
         f"{result.dataset}, test split ({samples}); all numbers times 100, mean ± standard deviation over seeds.",
-        f"Δ {result.primary}: against {result.reference}. p: paired t-test over seeds, Holm-corrected. 95 %: bootstrap "
-        f"over test samples. {SAME} not significant (p ≥ {LEVEL:g}, or the interval holds 0, or one seed).",
+        f"Δ {result.primary}: against {result.reference}. p: paired t-test over seeds, Holm-corrected. 95 %: BCa "
+        f"bootstrap over test samples. {SAME} not significant (p ≥ {LEVEL:g}, or no p, or the interval holds 0); no p: "
+        "one seed, or the same difference at every seed.",
+        *seeds_told(result.reach, result.comparisons),
+        *budgets_told({row.label: row.budget for row in result.rows}),
     ]
+    if sign_flipped(result):
+        told.append(
+            "p (sign-flip): paired sign-flip test over seeds, Holm-corrected, from six seeds on; it marks nothing."
+        )
     if any(row.paper for row in result.rows):
         told.append(
             "The paper's encoders and protocol are its own: its numbers stand beside ours, nothing is tuned to them."
@@ -93,6 +126,22 @@ def captions(result: TableResult) -> list[str]:
     told += [f"note: {note}" for note in result.notes]
     told += [f"failed: {row.label}, {reason}" for row in result.rows for reason in row.failures]
     return told
+
+
+def seeds_told(reach: Reach | None, tests: Mapping[str, SeedTest]) -> list[str]:
+    """What the table's number of seeds can show, and from how many on its differences could be significant."""
+    return [] if reach is None else [reach_told(reach), *filter(None, [needed_told(tests)])]
+
+
+def budgets_told(budgets: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """How long the rows are trained, and which of them otherwise than the first."""
+    lengths = {label: sorted(set(budget.values())) for label, budget in budgets.items()}
+    usual = next(iter(lengths.values()))
+    other = [f"{label} {' and '.join(map(str, found))}" for label, found in lengths.items() if found != usual]
+    besides = [label for label, budget in budgets.items() if ALL in budget and len(budget) > 1]
+    said = f"Every network is trained for {' and '.join(map(str, usual))} epochs"
+    said += f", UNEQUAL: {', '.join(other)}." if other else "."
+    return [said + (f" {', '.join(besides)}: so are its networks of one modality, besides." if besides else "")]
 
 
 @dataclass(frozen=True)
@@ -163,19 +212,25 @@ def as_csv(result: TableResult) -> str:
     """Numbers for a spreadsheet: one line a row and metric, fractions, every seed's value."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["dataset", "row", "method", "metric", "mean", "std", "values", "seeds", "parameters", "paper", "runs"]
-    )
+    names = ["dataset", "row", "method", "metric", "mean", "std", "values", "seeds", "parameters", "paper", "runs"]
+    writer.writerow([*names, *TESTED])
     for row in result.rows:
         for metric, score in row.test.items():
+            tested = tested_cells(row.comparison if metric == result.primary else None, result.reach, row.budget)
             values = " ".join(f"{value:.6f}" for value in score["values"])
             seeds, runs = " ".join(map(str, row.seeds)), " ".join(row.runs)
             numbers = [score["mean"], score["std"], values, seeds, row.parameters, row.paper.get(metric, ""), runs]
-            writer.writerow([result.dataset, row.label, row.method, metric, *numbers])
+            writer.writerow([result.dataset, row.label, row.method, metric, *numbers, *tested])
     for name, scores in result.floors.items():
         for metric, value in scores.items():
-            writer.writerow([result.dataset, f"{name} (floor)", "", metric, value, "", "", "", "", "", ""])
+            writer.writerow([result.dataset, f"{name} (floor)", "", metric, value, *[""] * (6 + len(TESTED))])
     return text.getvalue().rstrip("\n")
+
+
+def tested_cells(found: SeedTest | None, reach: Reach | None, budget: Mapping[str, int]) -> list[Any]:
+    """A comparison's numbers for a spreadsheet, in the order of TESTED; empty where there is none."""
+    epochs = " ".join(str(value) for value in sorted(set(budget.values())))
+    return [*(getattr(found, name, None) for name in COMPARED), found and reach and reach.reached, epochs]
 
 
 def as_json(result: TableResult) -> str:

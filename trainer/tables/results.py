@@ -6,28 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
-
 from ...cache import open_dataset
 from ..seeds import Spread, spread
+from .bootstrap import bootstrap, differences
 from .definitions import Row
 from .paper import paper_numbers
 from .plan import Cell, TablePlan
 from .runner import Failure
-from .significance import Comparison, bootstrap, holm, paired_t, sample_scores
+from .significance import Comparison, Reach, seed_tests
 
-# The metric a comparison is made on, by task: the first of these that a result has. It is the one that
-# `significance.sample_scores` has sample by sample: sentiment as three classes is compared on those, not on two.
-PRIMARY = ("accuracy", "acc3", "acc2_has0", "map")
+CellPair = tuple[Cell, Cell]  # a row's and the reference's, of one seed
 
 
 @dataclass(frozen=True)
 class RowResult:
-    """One line. test: metric -> mean, std, values; empty where every run failed."""
+    """One line. budget: epochs over the training split of each of its networks, by the modality it is shown or "all".
+    test: metric -> mean, std, values; empty where every run failed.
+    """
 
     label: str
     method: str
+    budget: Mapping[str, int]
     runs: tuple[str, ...]
     seeds: tuple[int, ...]
     parameters: int | None
@@ -40,12 +39,15 @@ class RowResult:
 
 @dataclass(frozen=True)
 class TableResult:
-    """A finished table. metrics: the columns, in order. notes: what a reader of the numbers must know."""
+    """A finished table. primary: the metric comparisons are made on. metrics: the columns, in order. notes: what a
+    reader of the numbers must know.
+    """
 
     title: str
     dataset: str
     task: str
     reference: str
+    primary: str
     metrics: tuple[str, ...]
     rows: tuple[RowResult, ...]
     floors: Mapping[str, Mapping[str, float]]
@@ -54,13 +56,18 @@ class TableResult:
     commands: tuple[str, ...] = ()
 
     @property
-    def primary(self) -> str:
-        """The metric the comparison is made on."""
-        return primary_of(self.metrics)
+    def comparisons(self) -> dict[str, Comparison]:
+        """Row label -> its comparison with the reference."""
+        return {row.label: row.comparison for row in self.rows if row.comparison is not None}
+
+    @property
+    def reach(self) -> Reach | None:
+        """What so many seeds can show at all."""
+        return Reach.of(self.comparisons.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able; a comparison holds whether it is significant."""
-        value = asdict(self)
+        """JSON-able; a comparison holds whether it is significant, `reach` what so many seeds can show at all."""
+        value = {**asdict(self), "reach": self.reach and asdict(self.reach)}
         for row, told in zip(self.rows, value["rows"], strict=True):
             if row.comparison is not None:
                 told["comparison"]["significant"] = row.comparison.significant
@@ -74,7 +81,8 @@ def results_of(plan: TablePlan, failures: Sequence[Failure] = ()) -> TableResult
     finished = [cell for cells in lines.values() for cell in cells]
     results = [cell.run.result for cell in finished]
     metrics = tuple(dict.fromkeys(name for result in results for name in result["test"]))
-    comparisons = compared(plan, lines, metrics)
+    primary = first.resolved.data.task.primary
+    comparisons = compared(plan, lines, primary)
     card = first.resolved.data.card
     rows = tuple(
         row_result(row, lines[row.label], plan, comparisons.get(row.label), failures) for row in plan.spec.rows
@@ -85,6 +93,7 @@ def results_of(plan: TablePlan, failures: Sequence[Failure] = ()) -> TableResult
         dataset=card.name,
         task=card.task,
         reference=plan.spec.reference,
+        primary=primary,
         metrics=metrics,
         rows=rows,
         floors=floors_of(finished, plan.spec.reference),
@@ -107,6 +116,7 @@ def row_result(
     return RowResult(
         label=row.label,
         method=row.method,
+        budget=plan.of(row)[0].budget,
         runs=tuple(cell.run.id for cell in cells),
         seeds=tuple(cell.seed for cell in cells),
         parameters=results[0]["parameters"] if results else None,
@@ -118,53 +128,35 @@ def row_result(
     )
 
 
-def primary_of(metrics: Sequence[str]) -> str:
-    """The metric a comparison is made on."""
-    return next((name for name in PRIMARY if name in metrics), metrics[0] if metrics else "")
-
-
-def compared(plan: TablePlan, lines: Mapping[str, Sequence[Cell]], metrics: Sequence[str]) -> dict[str, Comparison]:
+def compared(plan: TablePlan, lines: Mapping[str, Sequence[Cell]], metric: str) -> dict[str, Comparison]:
     """Every other row against the reference, on the seeds both have."""
     reference = {cell.seed: cell for cell in lines[plan.spec.reference]}
-    metric = primary_of(metrics)
-    found: dict[str, tuple[float, float | None, str | None, tuple[float, float] | None]] = {}
+    pairs: dict[str, list[CellPair]] = {}
     for row in plan.spec.rows:
-        pairs = [(cell, reference[cell.seed]) for cell in lines[row.label] if cell.seed in reference]
-        pairs = [(one, other) for one, other in pairs if metric in one.run.test]
-        if row.label == plan.spec.reference or not pairs:
-            continue
-        ours, theirs = ([cell.run.test[metric] for cell in side] for side in zip(*pairs, strict=True))
-        name, interval = over_samples(pairs)
-        found[row.label] = (float(np.mean(ours) - np.mean(theirs)), paired_t(ours, theirs), name, interval)
-    corrected = holm([p for _, p, _, _ in found.values()])
-    return {
-        label: Comparison(metric, difference, p, name, *(interval or (None, None)))
-        for (label, (difference, _, name, interval)), p in zip(found.items(), corrected, strict=True)
-    }
+        both = [(cell, reference[cell.seed]) for cell in lines[row.label] if cell.seed in reference]
+        if row.label != plan.spec.reference and both:
+            pairs[row.label] = both
+    values = [
+        ([one.run.test[metric] for one, _ in both], [other.run.test[metric] for _, other in both])
+        for both in pairs.values()
+    ]
+    found = {}
+    for label, test in zip(pairs, seed_tests(values), strict=True):
+        low, high = over_samples(pairs[label]) or (None, None)
+        found[label] = Comparison(**vars(test), metric=metric, low=low, high=high)
+    return found
 
 
-def over_samples(pairs: Sequence[tuple[Cell, Cell]]) -> tuple[str | None, tuple[float, float] | None]:
-    """What the bootstrap compared, and its interval; nothing where a run has no test predictions."""
-    data = pairs[0][0].resolved.data
-    name = None
-    total: Any = 0.0
-    ids: list[str] = []
-    for pair in pairs:
-        for cell, sign in zip(pair, (1.0, -1.0), strict=True):
-            path = cell.run.predictions("test")
-            if not path.exists():
-                return None, None
-            table = pq.read_table(path)
-            name, scores = sample_scores(table, data.card.task)
-            ids = table["id"].to_pylist()
-            total = total + sign * scores / len(pairs)
-    return name, bootstrap(np.asarray(total), groups_of(pairs[0][0], ids))
+def over_samples(pairs: Sequence[CellPair]) -> tuple[float, float] | None:
+    """The bootstrap's interval of the difference of these runs; None where a run has no test predictions."""
+    found = [(one.scores, other.scores) for one, other in pairs if one.scores is not None and other.scores is not None]
+    return bootstrap(differences(found), groups_of(pairs[0][0])) if len(found) == len(pairs) else None
 
 
-def groups_of(cell: Cell, ids: Sequence[str]) -> list[str] | None:
+def groups_of(cell: Cell) -> list[str] | None:
     """Each test sample's group, where the dataset has groups."""
     samples = open_dataset(cell.request.features, cell.resolved.folder).samples
     if "group" not in samples.column_names:
         return None
-    known = dict(zip(samples["id"].to_pylist(), samples["group"].to_pylist(), strict=True))
-    return [str(known[name]) for name in ids]
+    data, groups = cell.resolved.data, dict(zip(*(samples[name].to_pylist() for name in ("id", "group")), strict=True))
+    return [str(groups[data.ids[row]]) for row in data.splits["test"]]

@@ -1,127 +1,202 @@
-"""Whether a difference to the reference row is more than chance: a paired test over seeds, a bootstrap over samples.
+"""Whether a difference to the reference row is more than chance: paired tests over seeds, a bootstrap over samples.
 
-The two answer different questions. Over seeds: would training again give the same sign? (paired t-test, Holm-corrected
-for the number of rows compared.) Over samples: would another test set of this size? (percentile bootstrap of the
-difference of per-sample scores, both averaged over seeds; whole groups are drawn where the dataset has groups.) A
-difference is marked as significant only when both say so; with one seed there is no test over seeds, and none is
-marked.
+The two answer different questions. Over seeds: would training again give the same sign? Over samples: would another
+test set of this size (bootstrap.py)? A difference is marked as significant only when both say so; a table that has no
+bootstrap goes by the seeds alone.
+
+Over seeds a paired t-test decides. It takes the differences for normal, so from six seeds on a paired sign-flip test,
+which assumes only that under the null either sign is as likely, stands beside it (before six it cannot go under .05).
+It does not decide: with n seeds its smallest p is 2^(1-n), and a sixth seed must not undo what five have shown. All p
+are Holm-corrected over the comparisons of the table, those without a p included. A difference without variance is not
+significant and has no p: over a few seeds and a metric of whole samples that is chance as often as not.
+
+Paired runs, sign-flip and BCa are also what Du (arXiv 2511.19794) proposes, on the differences by seed; there, too,
+three seeds never show anything. Here the BCa interval is over samples, as over five seeds it would say little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
-from ..tasks.metrics import average_precision, unit
 
 LEVEL = 0.05
-DRAWS = 10_000
-FEW = 4  # so many samples a distinct value, and counting values is quicker than drawing samples
-SEED = 20251027
+SEEDS_TO_FLIP = 6  # 2^(1-6) is the first smallest p under LEVEL
+MOST_SEEDS = 1000  # no further are seeds counted
+LISTED = 8  # rows that a caption names one by one
 SAME_TO = 1e-12  # rounding, and far less than one sample
-Floats = NDArray[np.float64]
+Pair = tuple[Sequence[float], Sequence[float]]  # a row's and the reference's metric, seed by seed
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A row against the reference, on the metric `metric`.
+class SeedTest:
+    """A row against the reference over seeds.
 
-    difference: mean over seeds of row - reference. p: of the paired t-test over seeds, Holm-corrected; None where
-    there is none. low, high: 95 % bootstrap interval over samples of the difference in `per_sample`; None without
-    predictions.
+    difference, deviation: mean and standard deviation (n - 1) of row - reference; deviation None for one seed. p: of
+    the paired t-test, Holm-corrected, and uncorrected; None where there is none. p_sign_flip: Holm-corrected, None
+    under six seeds. seeds_needed: so many seeds with this mean and deviation would be significant by t after Holm,
+    were it the smallest p; None without variance and above 1000.
     """
 
-    metric: str
     difference: float
+    deviation: float | None
+    seeds: int
     p: float | None
-    per_sample: str | None
+    p_uncorrected: float | None
+    p_sign_flip: float | None
+    seeds_needed: int | None
+
+    @property
+    def significant(self) -> bool:
+        """By the t-test."""
+        return self.p is not None and self.p < LEVEL
+
+
+@dataclass(frozen=True)
+class Comparison(SeedTest):
+    """The same on the metric `metric`, and low, high: the 95 % interval over samples, None without predictions."""
+
+    metric: str
     low: float | None
     high: float | None
 
     @property
     def significant(self) -> bool:
         """Both tests say so."""
-        if self.p is None or self.low is None or self.high is None:
+        if self.low is None or self.high is None:
             return False
-        return self.p < LEVEL and not self.low <= 0 <= self.high
+        return super().significant and not self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What n seeds can show at all after Holm over so many comparisons, whatever the data.
+
+    smallest_p: of the sign-flip test, uncorrected. seeds_to_reach: from which on it can be significant. deviations: so
+    many standard deviations a mean difference must have for t, were it the smallest p; None for one seed.
+    """
+
+    seeds: int
+    comparisons: int
+    smallest_p: float
+    reached: bool
+    seeds_to_reach: int
+    deviations: float | None
+
+    @classmethod
+    def of(cls, tests: Iterable[SeedTest]) -> Reach | None:
+        """Of a table's comparisons, each counted once; None for a table without."""
+        seeds = [test.seeds for test in tests]
+        if not seeds:
+            return None
+        n, m = max(seeds), len(seeds)
+        needed = next(k for k in range(2, MOST_SEEDS) if m * 2.0 ** (1 - k) < LEVEL)
+        return cls(n, m, 2.0 ** (1 - n), n >= needed, needed, deviations_needed(n, m))
+
+
+def seed_tests(pairs: Sequence[Pair]) -> list[SeedTest]:
+    """All comparisons of a table, on the seeds both sides have; at least one each."""
+    raw = [paired_t(*pair) for pair in pairs]
+    flips = holm([sign_flip(*pair) for pair in pairs])
+    found = []
+    for pair, p, corrected, flipped in zip(pairs, raw, holm(raw), flips, strict=True):
+        gaps = gaps_of(*pair)
+        deviation = float(gaps.std(ddof=1)) if len(gaps) > 1 else None
+        needed = None if p is None else seeds_needed(float(gaps.mean()), deviation or 0.0, len(pairs))
+        # Sign-flip has its p without variance too; the rule is one for both.
+        flipped = None if p is None else flipped
+        found.append(SeedTest(float(gaps.mean()), deviation, len(gaps), corrected, p, flipped, needed))
+    return found
+
+
+def gaps_of(row: Sequence[float], reference: Sequence[float]) -> Any:
+    """Differences by seed (n,)."""
+    return np.asarray(row, float) - np.asarray(reference, float)
 
 
 def paired_t(row: Sequence[float], reference: Sequence[float]) -> float | None:
-    """Two-sided p of the paired t-test over seeds; None with fewer than two pairs, and without variance to test by.
-
-    Equal values at every seed give 1. The same other difference at every seed gives None: t is infinite then, but over
-    a few seeds and a metric of whole samples that is chance as often as not.
-    """
-    differences = np.asarray(row, float) - np.asarray(reference, float)
-    if len(differences) < 2:
+    """Two-sided p of the paired t-test over seeds; None with fewer than two pairs, and without variance to test by."""
+    gaps = gaps_of(row, reference)
+    if len(gaps) < 2 or np.ptp(gaps) < SAME_TO:
         return None
-    if np.ptp(differences) < SAME_TO:
-        return 1.0 if abs(differences[0]) < SAME_TO else None
+    return float(p_of_t(gaps.mean(), gaps.std(ddof=1), len(gaps)))
+
+
+def p_of_t(mean: Any, deviation: Any, seeds: Any) -> Any:
+    """Two-sided p of Student's t; arguments broadcast."""
     # scipy.stats takes a second to import.
     from scipy.special import stdtr
 
-    t = differences.mean() / (differences.std(ddof=1) / np.sqrt(len(differences)))
-    return float(2 * stdtr(len(differences) - 1, -abs(t)))
+    return 2 * stdtr(seeds - 1, -np.abs(mean) * np.sqrt(seeds) / deviation)
+
+
+def sign_flip(row: Sequence[float], reference: Sequence[float]) -> float | None:
+    """Two-sided p of the paired sign-flip test on the mean; None under six seeds. Exact up to 16 seeds."""
+    gaps = gaps_of(row, reference)
+    if len(gaps) < SEEDS_TO_FLIP:
+        return None
+    from scipy.stats import permutation_test
+
+    def mean(sample: Any, axis: int = -1) -> Any:
+        return np.mean(sample, axis=axis)
+
+    kind: dict[str, Any] = {"permutation_type": "samples", "vectorized": True, "n_resamples": 2**16}
+    return float(permutation_test((gaps,), mean, random_state=0, **kind).pvalue)
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction of several p-values (Holm 1979); None stays None."""
+    """Holm's step-down correction of several p-values (Holm 1979). None stays None, and counts as a comparison made."""
     known = sorted((p, place) for place, p in enumerate(values) if p is not None)
     corrected: list[float | None] = [None] * len(values)
     largest = 0.0
     for rank, (p, place) in enumerate(known):
-        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        largest = max(largest, min(1.0, p * (len(values) - rank)))
         corrected[place] = largest
     return corrected
 
 
-def bootstrap(differences: Floats, groups: Sequence[str] | None = None) -> tuple[float, float]:
-    """95 % percentile interval of the mean of per-sample differences (N,); whole groups are drawn where given.
-
-    Right-or-wrong differences take few values: how often each is drawn is then one multinomial draw, which is the same
-    distribution and takes milliseconds where drawing 22,715 samples 10,000 times takes seconds.
-    """
-    place = np.arange(len(differences)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    sums, counts = np.bincount(place, differences), np.bincount(place)
-    generator = np.random.default_rng(SEED)
-    kinds, times = np.unique(np.stack([sums, counts], axis=1), axis=0, return_counts=True)
-    if len(kinds) * FEW <= len(sums):
-        drawn = generator.multinomial(len(sums), times / len(sums), DRAWS)
-        return interval(drawn @ kinds[:, 0] / (drawn @ kinds[:, 1]))
-    means = np.empty(DRAWS)
-    for start in range(0, DRAWS, 500):
-        drawn = generator.integers(0, len(sums), (min(500, DRAWS - start), len(sums)))
-        means[start : start + len(drawn)] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    return interval(means)
+def seeds_needed(difference: float, deviation: float, comparisons: int) -> int | None:
+    """The fewest seeds at which this mean and deviation are significant by t as the smallest p of so many; None above
+    1000 and without deviation."""
+    if deviation < SAME_TO:
+        return None
+    seeds = np.arange(2, MOST_SEEDS + 1)
+    enough = comparisons * p_of_t(difference, deviation, seeds) < LEVEL
+    return int(seeds[enough.argmax()]) if enough.any() else None
 
 
-def interval(means: Floats) -> tuple[float, float]:
-    """Where the middle 95 % lie."""
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+def deviations_needed(seeds: int, comparisons: int) -> float | None:
+    """The smallest mean difference, in its standard deviations over seeds, that t can find; None for one seed."""
+    if seeds < 2:
+        return None
+    from scipy.special import stdtrit
+
+    return float(stdtrit(seeds - 1, 1 - LEVEL / (2 * comparisons)) / np.sqrt(seeds))
 
 
-def sample_scores(table: pa.Table, task: str) -> tuple[str, Floats]:
-    """What a predictions table says sample by sample, and its name; the mean over samples is the metric of that name.
+def reach_told(reach: Reach) -> str:
+    """Whether this many seeds can show anything, in words."""
+    if reach.deviations is None:
+        return "One seed: there is no test over seeds, and nothing can be significant."
+    after = "after Holm over one comparison" if reach.comparisons == 1 else f"after Holm over {reach.comparisons}"
+    t = f"The t-test, which takes differences for normal, needs a mean of {reach.deviations:.1f} deviations."
+    if reach.reached:
+        return f"{reach.seeds} seeds, {after}: a sign-flip test can reach p < {LEVEL:g}. {t}"
+    return (
+        f"With {reach.seeds} seeds significance {after} cannot be reached by a test that assumes nothing: a sign-flip "
+        f"test has no p under {reach.smallest_p:.2g}, times {reach.comparisons} is "
+        f"{reach.smallest_p * reach.comparisons:.2g} ≥ {LEVEL:g}; it takes {reach.seeds_to_reach} seeds. {t}"
+    )
 
-    classification, emotion, sentiment as classes: right or wrong. sentiment as a score: right or wrong about negative
-    or not. retrieval: average precision as a query, mean of both directions.
-    """
-    targets = table["target"].to_numpy()
-    embeddings = [name for name in table.column_names if name.startswith("embedding_")]
-    if embeddings:
-        vectors = [unit(np.stack(table[name].to_numpy())) for name in embeddings]
-        similarity = vectors[0] @ vectors[1].T
-        found = []
-        for scores in (similarity, similarity.T):
-            order = np.argsort(-scores, axis=1, kind="stable")
-            found.append(average_precision(targets[order] == targets[:, None]))
-        return "map", (found[0] + found[1]) / 2
-    guess = table["prediction"].to_numpy()
-    if task == "sentiment" and targets.dtype.kind == "f":
-        return "acc2_has0", ((guess >= 0) == (targets >= 0)).astype(float)
-    return "acc3" if task == "sentiment" else "accuracy", (guess == targets).astype(float)
+
+def needed_told(tests: Mapping[str, SeedTest]) -> str | None:
+    """From how many seeds on the differences seen, which are not significant by t, could be; None without any."""
+    open_ = {label: test for label, test in tests.items() if test.p is not None and test.p >= LEVEL}
+    if not open_:
+        return None
+    found = sorted((test.seeds_needed or MOST_SEEDS + 1, label) for label, test in open_.items())
+    listed = [f"{label} {n if n <= MOST_SEEDS else f'more than {MOST_SEEDS}'}" for n, label in found[:LISTED]]
+    more = f", {len(found) - LISTED} others more" if len(found) > LISTED else ""
+    return f"Seeds at which the difference seen, by its mean and deviation, could be: {', '.join(listed)}{more}."

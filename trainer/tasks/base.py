@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..batch import Inputs
 from ..methods.base import MethodOutput
+from .scores import Columns, SampleScores
 
 Forward = Callable[[Inputs], MethodOutput]
 Views = Mapping[str, NDArray[np.float32]]  # view name -> (N, outputs) logits or (N, d) embeddings
@@ -24,6 +25,7 @@ class Task(ABC):
     """What is learned, and how well it was learned."""
 
     monitor: ClassVar[str]  # the validation metric that selects weights
+    primary: ClassVar[str]  # the test metric that rows are compared on
     larger_is_better: ClassVar[bool] = True
     outputs: int  # width of the head
 
@@ -44,6 +46,10 @@ class Task(ABC):
     @abstractmethod
     def predictions(self, views: Views) -> dict[str, Any]:
         """Columns of the predictions table, one value a sample."""
+
+    @abstractmethod
+    def sample_scores(self, predictions: Columns) -> SampleScores:
+        """The primary metric sample by sample, from the predictions table's columns, its targets included."""
 
     def alone(self) -> Task:
         """The task as one modality can be judged on it; itself unless it needs two."""

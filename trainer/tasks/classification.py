@@ -17,12 +17,14 @@ from ..batch import Inputs
 from ..methods.base import MethodOutput
 from . import metrics
 from .base import Forward, Task, Views
+from .scores import Columns, SampleScores
 
 
 class Classification(Task):
     """One class of several a sample; targets (B,) int64 index into `classes`."""
 
     monitor: ClassVar[str] = "accuracy"
+    primary: ClassVar[str] = "accuracy"
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.classes = classes
@@ -40,12 +42,17 @@ class Classification(Task):
 
     def predictions(self, views: Views) -> dict[str, Any]:
         probabilities = softmax(views["logits"])
-        guess = probabilities.argmax(axis=1)
+        # Of the logits, as the metrics are: rounded probabilities can tie.
+        guess = views["logits"].argmax(axis=1)
         return {
             "prediction": guess.astype(np.int32),
             "predicted_class": [self.classes[i] for i in guess],
             "probabilities": probabilities,
         }
+
+    def sample_scores(self, predictions: Columns) -> SampleScores:
+        """Right or wrong."""
+        return SampleScores.of_all(predictions["prediction"] == predictions["target"])
 
 
 class Emotion(Classification):

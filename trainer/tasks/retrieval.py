@@ -9,7 +9,7 @@ Costs three passes a step. Evaluation shows a pass one modality only, ever.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..methods.base import MethodOutput
 from . import metrics
 from .base import Forward, Task, Views
 from .classification import Classification
+from .scores import Columns, SampleScores
 
 TEMPERATURE = 0.1
 
@@ -31,6 +32,7 @@ class Retrieval(Task):
     """Find items of the same category in the other modality; targets (B,) int64 category."""
 
     monitor: ClassVar[str] = "map"
+    primary: ClassVar[str] = "map"
 
     def __init__(self, classes: tuple[str, ...], modalities: tuple[str, ...]) -> None:
         if len(modalities) != 2:
@@ -66,22 +68,38 @@ class Retrieval(Task):
 
     def metrics(self, views: Views, targets: NDArray[Any]) -> dict[str, float]:
         first, second = self.modalities
-        known = {m: ~np.isnan(views[m]).any(axis=1) for m in self.modalities}
         scores: dict[str, float] = {}
-        for query, gallery in ((first, second), (second, first)):
-            found = metrics.retrieval_scores(
-                views[query][known[query]],
-                views[gallery][known[gallery]],
-                targets[known[query]],
-                targets[known[gallery]],
-            )
+        for query, gallery, _, relevant in self.rankings(views, targets):
+            found = metrics.retrieval_scores(relevant)
             scores |= {f"{metric}_{query}_to_{gallery}": value for metric, value in found.items()}
         for metric in ("map", "p10"):
             scores[metric] = (scores[f"{metric}_{first}_to_{second}"] + scores[f"{metric}_{second}_to_{first}"]) / 2
         return {name: scores[name] for name in sorted(scores, key=lambda n: (n.count("_"), n))}
 
+    def rankings(
+        self, views: Views, targets: NDArray[Any]
+    ) -> Iterator[tuple[str, str, NDArray[np.bool_], NDArray[np.bool_]]]:
+        """Both directions: query and gallery modality, (N,) samples that are queries, (Q, G) relevance, best first.
+
+        A sample that lacks a modality is neither a query in it nor in its gallery.
+        """
+        known = {m: np.asarray(~np.isnan(views[m]).any(axis=1)) for m in self.modalities}
+        for query, gallery in (self.modalities, self.modalities[::-1]):
+            asked, there = known[query], known[gallery]
+            order = metrics.ranked(views[query][asked], views[gallery][there])
+            yield query, gallery, asked, targets[there][order] == targets[asked][:, None]
+
     def predictions(self, views: Views) -> dict[str, Any]:
         return {f"embedding_{m}": views[m] for m in self.modalities}
+
+    def sample_scores(self, predictions: Columns) -> SampleScores:
+        """Average precision as a query, a part a direction, against the gallery that the metric has."""
+        views = {m: predictions[f"embedding_{m}"] for m in self.modalities}
+        values, counts = np.zeros((2, len(predictions["target"]), 2))
+        for part, (_, _, asked, relevant) in enumerate(self.rankings(views, predictions["target"])):
+            values[asked, part] = metrics.average_precision(relevant)
+            counts[asked, part] = 1
+        return SampleScores(values, counts)
 
     def alone(self) -> Task:
         return Classification(self.classes)

@@ -18,6 +18,7 @@ from ..methods.base import MethodOutput
 from . import metrics
 from .base import Forward, Task, Views
 from .classification import Classification
+from .scores import Columns, SampleScores
 
 POLARITIES = ("negative", "neutral", "positive")
 
@@ -26,6 +27,7 @@ class SentimentRegression(Task):
     """Targets (B,) float32 scores, MOSI's in [-3, 3]."""
 
     monitor: ClassVar[str] = "mae"
+    primary: ClassVar[str] = "acc2_has0"
     larger_is_better: ClassVar[bool] = False
     outputs = 1
 
@@ -41,11 +43,16 @@ class SentimentRegression(Task):
     def predictions(self, views: Views) -> dict[str, Any]:
         return {"prediction": views["logits"][:, 0]}
 
+    def sample_scores(self, predictions: Columns) -> SampleScores:
+        """Right or wrong about negative or not."""
+        return SampleScores.of_all((predictions["prediction"] >= 0) == (predictions["target"] >= 0))
+
 
 class SentimentClasses(Classification):
     """Targets (B,) int64: 0 negative, 1 neutral, 2 positive."""
 
     monitor: ClassVar[str] = "acc3"
+    primary: ClassVar[str] = "acc3"
 
     def __init__(self) -> None:
         super().__init__(POLARITIES)

@@ -1,0 +1,43 @@
+"""A task's primary metric sample by sample, so that a difference can be tested on exactly what is printed.
+
+A metric is the mean of one or more parts, each the mean of a score over the samples that have one: accuracy has one
+part, and all samples; cross-modal retrieval has two, one a direction, and in each only the samples that can be asked
+for. Whoever draws samples again draws values and counts together, and gets the metric of what was drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Columns = Mapping[str, NDArray[Any]]  # of a predictions table: name -> (N,) or (N, d)
+
+
+@dataclass(frozen=True)
+class SampleScores:
+    """values (N, K): each sample's score in each part, 0 where it has none. counts (N, K): 1 where it has one."""
+
+    values: NDArray[np.float64]
+    counts: NDArray[np.float64]
+
+    @classmethod
+    def of_all(cls, values: NDArray[Any]) -> SampleScores:
+        """One part, in which every sample has a score; values (N,)."""
+        column = values.astype(np.float64)[:, None]
+        return cls(column, np.ones_like(column))
+
+    @property
+    def metric(self) -> float:
+        """The metric itself; nan where a part has no sample."""
+        totals = self.counts.sum(axis=0)
+        return float((self.values.sum(axis=0) / totals).mean()) if totals.all() else float("nan")
+
+    @property
+    def each(self) -> NDArray[np.float64]:
+        """(N,) mean over a sample's own parts; nan for a sample that has none."""
+        parts = self.counts.sum(axis=1)
+        return np.where(parts > 0, self.values.sum(axis=1) / np.maximum(parts, 1), np.nan)
