@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
-from ..cache import DatasetCard, Features, open_dataset, split_names
+from ..cache import DatasetCard, Features, Place, open_dataset, split_names
 from ..cache.errors import IdentityMismatch, NotFound
-from ..cache.identity import field_differences
+from ..cache.store.identity import field_differences
 from .data import TrainingData, encoder_of, load_data, only_dataset, told_split_as
 from .evaluation import collect, evaluate
 from .feed import open_feed
@@ -54,7 +54,7 @@ def load(run: Run, device: str, task: Task) -> Loaded:
     return Loaded(model.to(where), Machine(where, precision), protocol, widths)
 
 
-def evaluate_run(run: Run, split: str, features: Path | None, feed: str, device: str) -> dict[str, Any]:
+def evaluate_run(run: Run, split: str, features: Place | None, feed: str, device: str) -> dict[str, Any]:
     """The metrics of a split, from the saved weights, on the data the run was trained with.
 
     features: where they lie now. Raises NotFound for an unknown or empty split, IdentityMismatch for changed data.
@@ -83,23 +83,24 @@ def evaluate_run(run: Run, split: str, features: Path | None, feed: str, device:
     }
 
 
-def data_of(run: Run, features: Path | None) -> TrainingData:
-    """The data a run was trained on, opened again, with the split it was trained on.
+def data_of(run: Run, features: Place | None) -> TrainingData:
+    """The data a run was trained on, opened again: the dataset's version and the split it was trained on.
 
-    Raises NotFound where a named split is gone.
+    Raises NotFound where either is gone.
     """
     config, environment = run.config, run.environment
-    root = features or Path(environment["features"])
+    root = features or environment["features"]
     folder, split = environment["dataset_folder"], config.get("split")
-    dataset = open_dataset(root, folder)
+    dataset = open_dataset(root, folder, environment["dataset_version"])
     if split is not None and split not in (known := split_names(dataset)):
         having = f"There are: {', '.join(known)}." if known else "There is none."
         drawn = next((n for n in environment.get("notes", ()) if n.startswith(told_split_as(split))), "")
         raise NotFound(
-            f"Run {run.id} was trained on the split {split!r} of {folder}, and {dataset.path} has no such split now. "
+            f"Run {run.id} was trained on the split {split!r} of {folder}, and {dataset.storage.url} has no such split now. "
             f"{having} {drawn or f'Draw it again: pgm cache split {folder} --name {split}'}"
         )
-    return load_data(root, folder, list(config["stores"]), config["stores"], Protocol(**config["protocol"]), split)
+    protocol = Protocol(**config["protocol"])
+    return load_data(root, folder, list(config["stores"]), config["stores"], protocol, split, dataset.version.number)
 
 
 def shown_to(run: Run, data: TrainingData) -> Mapping[str, Features]:
@@ -164,6 +165,6 @@ def check_encoders(run: Run, opened: Mapping[str, Features]) -> None:
         differences = field_differences(encoder_of(store), known)
         if differences:
             raise IdentityMismatch(
-                f"{store.path} holds other {modality} features than run {run.id} was trained on:\n  "
+                f"{store.url} holds other {modality} features than run {run.id} was trained on:\n  "
                 + "\n  ".join(differences)
             )

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..cache import Features, open_dataset
+from ..cache import Features, Place, open_dataset
 from ..cache.errors import UserError
 from .data import TrainingData, encoder_of, load_data, modalities_in, only_dataset
 from .methods import MethodChoice, Shape, choose, modalities_of
@@ -30,10 +30,10 @@ class Request:
     """One run: where the features and runs are, and every switch. `settings` go to the protocol and to the method.
 
     split: a named split of the dataset (`pgm cache split`), None for its own. missing: modalities to take away from
-    training and validation samples, None for none.
+    training and validation samples, None for none. version: of the dataset, by number or name, None for the latest.
     """
 
-    features: Path
+    features: Place
     runs: Path
     dataset: str | None = None
     method: str = DEFAULT_METHOD
@@ -45,6 +45,7 @@ class Request:
     device: str = "auto"
     split: str | None = None
     missing: Missing | None = None
+    version: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,12 @@ def told_missing(share: float, missing: Missing) -> str:
 def resolve(request: Request) -> Resolved:
     """Open the data and fix every switch. Raises UserError or NotFound for what cannot be met."""
     folder = request.dataset or only_dataset(request.features)
-    dataset = open_dataset(request.features, folder)
+    dataset = open_dataset(request.features, folder, request.version)
     device = device_for(request.device)
     protocol, rest = changed(Protocol.preset(request.preset), request.settings)
     protocol = dataclasses.replace(protocol, precision=precision_for(protocol.precision, device))
     names = modalities_of(request.method, modalities_in(dataset, request.modalities))
-    data = load_data(request.features, folder, names, request.stores, protocol, request.split)
+    data = load_data(request.features, folder, names, request.stores, protocol, request.split, dataset.version.number)
     shape = Shape(data.widths, data.task.outputs)
     method, unknown = choose(request.method, request.preset, shape, rest)
     if isinstance(data.task, Retrieval) and not method.retrieves:
@@ -179,9 +180,9 @@ def precision_for(name: str, device: torch.device) -> Any:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def features_root(given: Path | None) -> Path:
+def features_root(given: Place | None) -> Place:
     """--features, PGM_FEATURES or features/."""
-    return Path(given or os.environ.get("PGM_FEATURES") or "features")
+    return given or os.environ.get("PGM_FEATURES") or "features"
 
 
 def runs_root(given: Path | None) -> Path:

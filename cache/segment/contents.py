@@ -146,6 +146,4 @@ def check_format(format_: str, codec: str) -> None:
         if value not in known:
             raise UserError(f"{name} {value!r} is not one of {', '.join(known)}")
     if format_ == "hdf5" and codec != "none":
-        raise UserError(
-            f"--codec {codec} needs --format zarr: plain HDF5 readers have no zstd or lz4 without a plugin"
-        )
+        raise UserError(f"--codec {codec} needs --format zarr: plain HDF5 readers have no zstd or lz4 without a plugin")

@@ -2,5 +2,6 @@
 
 from .base import Entry as Entry
 from .base import Storage as Storage
+from .base import absolute_url as absolute_url
 from .base import storage_at as storage_at
 from .local import LocalStorage as LocalStorage

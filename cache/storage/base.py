@@ -109,6 +109,12 @@ def storage_at(place: "Storage | PathLike[str] | str") -> Storage:
     return LocalStorage(Path(text.removeprefix("file://")))
 
 
+def absolute_url(place: "Storage | PathLike[str] | str") -> str:
+    """The place as another process, with another working folder, can open it."""
+    url = storage_at(place).url
+    return url if "://" in url else str(Path(url).absolute())
+
+
 def joined(*parts: str) -> str:
     """Keys put together, without empty components."""
     return "/".join(part.strip("/") for part in parts if part.strip("/"))

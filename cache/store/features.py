@@ -245,5 +245,3 @@ def open_features(
         )
     found = store.version(version)
     return Features(store, found, store.index(found))
-
-

@@ -161,4 +161,3 @@ class Store:
 def counts(index: Index) -> dict[str, int]:
     """Samples by status."""
     return {name: int((index.status == code).sum()) for code, name in enumerate(STATUSES)}
-

@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from ...cache.errors import UserError
-from ..commands import DatasetOption, DeviceOption, FeaturesOption, JsonOption, RunsOption, SplitOption, given, pairs
+from ..commands import (
+    DatasetOption,
+    DeviceOption,
+    FeaturesOption,
+    JsonOption,
+    RunsOption,
+    SplitOption,
+    VersionOption,
+    given,
+    pairs,
+)
 
 if TYPE_CHECKING:
     from ..request import Request
@@ -43,7 +53,8 @@ class RunOptions:
     modality: Annotated[list[str] | None, typer.Option(help="Only these modalities. Repeatable.")] = None
     store: Annotated[list[str] | None, typer.Option(help="MODALITY=DIGEST among several stores.")] = None
     split: SplitOption = None
-    features: FeaturesOption = Path("features")
+    version: VersionOption = None
+    features: FeaturesOption = "features"
     runs: RunsOption = Path("runs")
 
     def request(self, device: str) -> Request:
@@ -64,6 +75,7 @@ class RunOptions:
             stores=pairs(self.store, "--store"),
             device=device,
             split=self.split,
+            version=self.version,
         )
 
 
@@ -139,7 +151,7 @@ def known_of(base: Request) -> tuple[tuple[str, ...], str]:
     from ..data import modalities_in
 
     assert base.dataset is not None
-    dataset = open_dataset(base.features, base.dataset)
+    dataset = open_dataset(base.features, base.dataset, base.version)
     return modalities_in(dataset, base.modalities), dataset.card.task
 
 

@@ -155,4 +155,4 @@ def chains(cells: Sequence[Cell]) -> tuple[list[Cell], dict[int, list[Cell]]]:
 
 def absolute(request: Request) -> Request:
     """The request with absolute paths: a worker elsewhere has another working directory."""
-    return replace(request, features=request.features.absolute(), runs=request.runs.absolute())
+    return replace(request, features=absolute_url(request.features), runs=request.runs.absolute())

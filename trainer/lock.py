@@ -1,4 +1,4 @@
-"""One writer a store: a lock file that names host and process.
+"""One process a run: a lock file that names host and process.
 
 The kernel's lock on the file (flock) decides between processes of one host and vanishes with its owner, so a killed
 writer blocks nobody. The text in it is for people, and for file systems whose locks do not reach other hosts: a lock
@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .errors import StoreLocked
+from ..cache.errors import RunLocked
 
 NAME = ".lock"
 POLL_SECONDS = 0.05
 
 
-class StoreLock:
-    """Held from `acquire` to `release`; `acquire` waits up to `wait` seconds, then raises StoreLocked."""
+class RunLock:
+    """Held from `acquire` to `release`; `acquire` waits up to `wait` seconds, then raises RunLocked."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
@@ -31,7 +31,7 @@ class StoreLock:
         deadline = time.monotonic() + wait
         while (holder := self._try()) is not None:
             if time.monotonic() >= deadline:
-                raise StoreLocked(self._refusal(holder, wait))
+                raise RunLocked(self._refusal(holder, wait))
             time.sleep(POLL_SECONDS)
 
     def release(self) -> None:
