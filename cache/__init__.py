@@ -1,1 +1,33 @@
 """The feature cache: ordinary Zarr v3 and HDF5 on disk or an object store, read at memory speed, provably intact."""
+
+from .dataset import CachedDataset as CachedDataset
+from .dataset import DatasetCard as DatasetCard
+from .dataset import Place as Place
+from .dataset import Task as Task
+from .dataset import list_datasets as list_datasets
+from .dataset import open_dataset as open_dataset
+from .dataset import publish as publish
+from .dataset.masked import Fill as Fill
+from .dataset.masked import masked as masked
+from .dataset.masks import Mask as Mask
+from .dataset.masks import make_mask as make_mask
+from .dataset.samples import ids_digest as ids_digest
+from .dataset.splits import NamedSplit as NamedSplit
+from .dataset.splits import make_split as make_split
+from .dataset.splits import named_splits as named_splits
+from .dataset.splits import open_split as open_split
+from .dataset.splits import split_names as split_names
+from .segment import Items as Items
+from .segment import Segment as Segment
+from .segment import write_segment as write_segment
+from .storage import Storage as Storage
+from .storage import absolute_url as absolute_url
+from .storage import storage_at as storage_at
+from .store import Draft as Draft
+from .store import Features as Features
+from .store import Identity as Identity
+from .store import IndexBuilder as IndexBuilder
+from .store import Store as Store
+from .store import Version as Version
+from .store import open_features as open_features
+from .store import write_features as write_features

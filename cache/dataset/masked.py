@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .encoding import Array
-from .layout import Int64s
-from .store import Features, Unavailable
+from ..segment.contents import Int64s
+from ..segment.encoding import Array
+from ..store import Features
+from ..store.features import Unavailable
 
 Fill = Literal["skip", "zero"]
 Bools = npt.NDArray[np.bool_]
@@ -27,24 +28,35 @@ class Without(Features):
     """Hidden samples have the status "missing" and no tokens."""
 
     def __init__(self, store: Features, hidden: Bools) -> None:
-        super().__init__(store.info, store.layout)
-        self.store, self.hidden = store, hidden
+        super().__init__(store.store, store.version, store.index)
+        self.whole, self.hidden = store, hidden
 
     @cached_property
     def status(self) -> npt.NDArray[np.str_]:
-        status: npt.NDArray[np.str_] = np.where(self.hidden, "missing", self.store.status)
+        status: npt.NDArray[np.str_] = np.where(self.hidden, "missing", self.whole.status)
         return status
 
+    @cached_property
+    def available(self) -> Bools:
+        return self.whole.available & ~self.hidden
+
+    @property
+    def _complete(self) -> bool:
+        return not self.hidden.any() and self.whole._complete
+
+    def _why(self, row: int) -> str:
+        return f"sample {row} of {self.url} is hidden by a mask" if self.hidden[row] else super()._why(row)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return Without, (self.store, self.hidden)
+        return Without, (self.whole, self.hidden)
 
 
 class Zeroed(Features):
     """Hidden samples have their token count, and zeros in it; those that had no tokens still have none."""
 
     def __init__(self, store: Features, hidden: Bools) -> None:
-        super().__init__(store.info, store.layout)
-        self.store, self.hidden = store, hidden
+        super().__init__(store.store, store.version, store.index)
+        self.whole, self.hidden = store, hidden
 
     def __getitem__(self, row: int) -> Array:
         tokens = super().__getitem__(row)
@@ -66,4 +78,4 @@ class Zeroed(Features):
         return tokens, mask
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Zeroed, (self.store, self.hidden)
+        return Zeroed, (self.whole, self.hidden)

@@ -22,17 +22,16 @@ name holds rate, seed and a digest of the cells and splits, so that other stores
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .durable import read_sealed_json
-from .errors import CorruptStore, UserError
-from .identity import ids_digest
-from .layout import Int64s
-from .sealed import MASK, read_sealed_table, seal_path, write_sealed_table
+from ..errors import CorruptStore, PgMError, UserError
+from ..segment.contents import Int64s
+from ..storage import Storage
+from .samples import ids_digest
+from .sealed import MASK, put_table, read_recipe, read_table, seal_key
 
 Bools = npt.NDArray[np.bool_]
 PARTS = ("train", "val", "test")
@@ -62,7 +61,7 @@ class Mask:
 
 
 def make_mask(
-    dataset: Path,
+    dataset: Storage,
     ids: Sequence[str],
     present: Mapping[str, Bools],
     splits: Mapping[str, Int64s],
@@ -85,7 +84,7 @@ def make_mask(
         return Mask(0.0, seed, {name: np.zeros(len(ids), np.bool_) for name in names}, parts, dict.fromkeys(PARTS, 0.0))
     digest = cells_digest(ids, names, there, parts)
     name = f"rate{rate!r}-seed{seed}-{digest[:8]}"
-    if seal_path(dataset, MASK, name).exists():
+    if dataset.exists(seal_key(MASK, name)):
         hidden = saved(dataset, name, names, digest, there)
         return Mask(rate, seed, hidden, parts, achieved(hidden, there, parts))
     cells = draw_hidden(there, parts, rate, seed)
@@ -94,9 +93,9 @@ def make_mask(
     table = pa.table({"id": list(ids), **{modality: ~hidden[modality] for modality in names}})
     recipe = {"name": name, "rate": rate, "seed": seed, "cells": digest, "achieved": reached}
     try:
-        write_sealed_table(dataset, MASK, name, table, recipe)
-    except OSError as error:
-        told = f"The missing-modality masks are not saved, {dataset} cannot be written to ({error.strerror})."
+        put_table(dataset, MASK, name, table, recipe)
+    except (OSError, PgMError) as error:
+        told = f"The missing-modality masks are not saved: {error}"
         return Mask(rate, seed, hidden, parts, reached, told)
     return Mask(rate, seed, hidden, parts, reached)
 
@@ -156,15 +155,15 @@ def cells_digest(ids: Sequence[str], names: Sequence[str], present: Bools, split
     return hasher.hexdigest()
 
 
-def saved(dataset: Path, name: str, names: Sequence[str], digest: str, present: Bools) -> dict[str, Bools]:
+def saved(dataset: Storage, name: str, names: Sequence[str], digest: str, present: Bools) -> dict[str, Bools]:
     """The hidden cells of a saved mask. Raises CorruptStore where it is not as it was written, or of other cells."""
-    seal = seal_path(dataset, MASK, name)
+    seal = f"{dataset.url}/{seal_key(MASK, name)}"
     remedy = "run the command again: it draws the same mask"
     try:
-        recipe = read_sealed_json(seal)
+        recipe = read_recipe(dataset, MASK, name)
     except CorruptStore as error:
         raise CorruptStore(f"{error}. Delete {seal} and {remedy}") from error
-    table = read_sealed_table(dataset, MASK, name, remedy)
+    table = read_table(dataset, MASK, name, remedy)
     if recipe["cells"] != digest or table.num_rows != len(present) or table.column_names != ["id", *names]:
         raise CorruptStore(f"{seal} belongs to other samples than those it lies beside. Delete it and {remedy}")
     return {modality: ~table[modality].to_numpy() for modality in names}

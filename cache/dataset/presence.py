@@ -1,7 +1,7 @@
 """Which samples have which modality: boolean columns `has_<modality>` of samples.parquet.
 
 True where the dataset has a source for the sample, whether or not it could be read: what came of it stands as the
-status in the store's items.parquet.
+status in the store's versions.
 """
 
 from collections.abc import Mapping

@@ -7,7 +7,6 @@ drawn and carries the checksums. The JSON is written last: without it there is n
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -16,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .draw import By, Numbers, draw
-from .durable import read_sealed_json
-from .errors import CorruptStore, NotFound, UserError
-from .identity import ids_digest
-from .manifest import SPLITS, CachedDataset, nearest
-from .sealed import SPLIT, TABLE, read_sealed_table, seal_path, table_names, write_sealed_table
+from ..errors import CorruptStore, NotFound, UserError
+from ..nearest import nearest
+from .card import SPLITS
+from .dataset import CachedDataset
+from .samples import ids_digest
+from .sealed import SPLIT, put_table, read_recipe, read_table, seal_key, table_key, table_names
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -75,9 +75,9 @@ def make_split(
     told = {part: int((column == part).sum()) for part in SPLITS}
     groups = {part: len(np.unique(keys[column == part])) for part in SPLITS} if by == "group" else {}
     made = NamedSplit(name, by, val, test, seed, told, ids_digest(samples["id"].to_pylist()), groups)
-    if seal_path(dataset.path, SPLIT, name).exists():
+    if dataset.storage.exists(seal_key(SPLIT, name)):
         return same_split(dataset, made, table)
-    write_sealed_table(dataset.path, SPLIT, name, table, asdict(made))
+    put_table(dataset.storage, SPLIT, name, table, asdict(made))
     return made
 
 
@@ -145,24 +145,23 @@ def check_whole(dataset: CachedDataset, keys: Numbers, column: npt.NDArray[np.st
 
 def same_split(dataset: CachedDataset, made: NamedSplit, table: pa.Table) -> NamedSplit:
     """The split that has the name already. Raises UserError where it is another one."""
-    path = seal_path(dataset.path, SPLIT, made.name)
-    there = read_recipe(path)
+    there = recipe_of(dataset, made.name)
     if there.sample_ids == made.sample_ids and read_checked(dataset, there).equals(table):
         return there
     raise UserError(
         f"{dataset.name} has another split named {made.name!r} ({there.command(dataset.name)}). Choose another --name, "
-        f"or delete {path} and {path.with_name(made.name + TABLE).name} beside it; runs made with it stay."
+        f"or delete {seal_key(SPLIT, made.name)} and {table_key(SPLIT, made.name)} in {dataset.storage.url}; runs made with it stay."
     )
 
 
 def split_names(dataset: CachedDataset) -> list[str]:
     """The names of a dataset's named splits, sorted."""
-    return table_names(dataset.path, SPLIT)
+    return table_names(dataset.storage, SPLIT)
 
 
 def named_splits(dataset: CachedDataset) -> list[NamedSplit]:
     """The named splits of a dataset and how they were drawn, by name."""
-    return [read_recipe(seal_path(dataset.path, SPLIT, name)) for name in split_names(dataset)]
+    return [recipe_of(dataset, name) for name in split_names(dataset)]
 
 
 def open_split(dataset: CachedDataset, name: str) -> tuple[NamedSplit, pa.ChunkedArray]:
@@ -171,7 +170,6 @@ def open_split(dataset: CachedDataset, name: str) -> tuple[NamedSplit, pa.Chunke
     Raises NotFound with the nearest name, UserError where the dataset has other samples by now, CorruptStore for a
     file that is not as it was written.
     """
-    path = seal_path(dataset.path, SPLIT, name)
     known = split_names(dataset)
     if name not in known:
         having = f"it has {', '.join(known)}" if known else "it has none but its own"
@@ -179,26 +177,26 @@ def open_split(dataset: CachedDataset, name: str) -> tuple[NamedSplit, pa.Chunke
             f"{dataset.name} has no split named {name!r}; {having}{nearest(name, known) or '.'} "
             f"Draw one with pgm cache split {dataset.name} (--help shows how)."
         )
-    recipe = read_recipe(path)
+    recipe = recipe_of(dataset, name)
     table = read_checked(dataset, recipe)
     if recipe.sample_ids != ids_digest(dataset.samples["id"].to_pylist()):
         raise UserError(
             f"Split {name!r} of {dataset.name} was drawn for another list of samples than samples.parquet has now. "
-            f"Delete {path} and draw it again: {recipe.command(dataset.name)}"
+            f"Delete {dataset.storage.url}/{seal_key(SPLIT, name)} and draw it again: {recipe.command(dataset.name)}"
         )
     return recipe, table["split"]
 
 
-def read_recipe(path: Path) -> NamedSplit:
+def recipe_of(dataset: CachedDataset, name: str) -> NamedSplit:
     """What <name>.split.json says; CorruptStore where it is not as it was written."""
-    value = read_sealed_json(path)
+    value = read_recipe(dataset.storage, SPLIT, name)
     try:
         return NamedSplit(**{item.name: value[item.name] for item in fields(NamedSplit)})
     except KeyError as error:
-        raise CorruptStore(f"{path} lacks {error}; delete it and draw the split again") from error
+        raise CorruptStore(f"{dataset.storage.url}/{seal_key(SPLIT, name)} lacks {error}; delete it and draw the split again") from error
 
 
 def read_checked(dataset: CachedDataset, made: NamedSplit) -> pa.Table:
     """A split's table, after its checksum."""
     remedy = f"draw the split again: {made.command(dataset.name)}"
-    return read_sealed_table(dataset.path, SPLIT, made.name, remedy)
+    return read_table(dataset.storage, SPLIT, made.name, remedy)

@@ -9,3 +9,4 @@ from .store import Draft as Draft
 from .store import Store as Store
 from .version import Log as Log
 from .version import Version as Version
+from .write import write_features as write_features

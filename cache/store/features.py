@@ -97,7 +97,7 @@ class Features:
         """
         if not 0 <= row < len(self):
             raise SampleUnavailable(self._out_of_range(row))
-        if self.index.status[row] != OK:
+        if not self._complete and not self.available[row]:
             raise SampleUnavailable(self._why(row))
         start, length = int(self.index.start[row]), int(self.index.length[row])
         tokens = self._reader.rows(int(self.index.segment[row]), start, start + length)
@@ -177,8 +177,9 @@ class Features:
         index = self.index
         self._reader.copy(index.segment[rows], index.start[rows].astype(np.int64), lengths, positions, out)
 
-    @cached_property
-    def _whole(self) -> bool:
+    @property
+    def _complete(self) -> bool:
+        """Whether every sample has features, so that nobody needs to be asked one by one."""
         return self.version.counts.get("ok") == len(self)
 
     def _chosen(self, rows: npt.ArrayLike, unavailable: Unavailable) -> tuple[Int64s, Int64s]:
@@ -190,7 +191,7 @@ class Features:
         if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
             raise SampleUnavailable(self._out_of_range(int(chosen[(chosen < 0) | (chosen >= len(self))][0])))
         lengths = self.index.length[chosen].astype(np.int64)
-        if not self._whole:
+        if not self._complete:
             there = self.available[chosen]
             if unavailable == "error" and not there.all():
                 raise SampleUnavailable(self._why(int(chosen[~there][0])))
