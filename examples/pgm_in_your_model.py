@@ -40,7 +40,7 @@ class LateFusionWithPgM(nn.Module):
     def loss(self, tokens: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
         encoded = {m: self.encoders[m](x) for m, x in tokens.items()}
         out = self.pgm(encoded, losses=True)
-        logits = self.fusion(out.uni, out.paired).logits
+        logits = self.fusion(out.uni, out.paired, out.masks).logits
         return logits, F.cross_entropy(logits, labels) + 0.5 * out.pretraining_loss
 
 

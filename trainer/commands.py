@@ -101,15 +101,14 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
             device=device,
             split=split,
             version=version,
+            compile=compile,
         )
-        train_and_tell(request, seeds, feed, compile, force, tensorboard, as_json)
+        train_and_tell(request, seeds, feed, force, tensorboard, as_json)
 
     return train_command
 
 
-def train_and_tell(
-    request: Any, seeds: int, feed: Any, compile: bool, force: bool, tensorboard: Path | None, as_json: bool
-) -> None:
+def train_and_tell(request: Any, seeds: int, feed: Any, force: bool, tensorboard: Path | None, as_json: bool) -> None:
     """Train what was asked, showing progress, and print the outcome."""
     from .display import TrainingDisplay
     from .seeds import summary, train_seeds
@@ -119,7 +118,7 @@ def train_and_tell(
     if seeds < 1:
         raise UserError(f"--seeds is 1 or more, not {seeds}.")
     with TrainingDisplay() as display, listeners(display, tensorboard) as listener:
-        how = Execution(feed=feed, compile=compile, force=force, listener=listener)
+        how = Execution(feed=feed, force=force, listener=listener)
         finished = summary(train_seeds(request, seeds, how))
     if as_json:
         print(json.dumps(finished, indent=1))

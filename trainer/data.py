@@ -28,15 +28,15 @@ from ..cache import (
     Place,
     Storage,
     list_datasets,
-    open_dataset,
     open_split,
 )
 from ..cache.dataset.sources import rows_of, shared_sources
 from ..cache.errors import NotFound, UserError
 from .feed import present_lengths
 from .order import Rows
-from .protocol import Protocol, nearest
+from .protocol import Protocol
 from .randomness import derived
+from .switches import nearest
 from .tasks import Task, task_for
 from .tasks.choice import targets_for
 
@@ -112,20 +112,17 @@ def modalities_in(dataset: CachedDataset, wanted: Sequence[str] | None) -> tuple
 
 
 def load_data(
-    root: Place,
-    name: str,
+    dataset: CachedDataset,
     modalities: Sequence[str],
     stores: Mapping[str, str],
     protocol: Protocol,
     split: str | None = None,
-    version: int | str | None = None,
 ) -> TrainingData:
     """Open what a run reads; nothing but indices and labels is in memory yet.
 
     stores: modality -> digest, where several stores of a modality are cached. split: a named split, by default the
-    dataset's own. version: of the dataset, by default the latest. Raises NotFound for what is not there, UserError for what cannot be trained on.
+    dataset's own. Raises NotFound for what is not there, UserError for what cannot be trained on.
     """
-    dataset = open_dataset(root, name, version)
     features = {m: dataset.features(m, stores.get(m)) for m in modalities}
     card, (samples, named) = dataset.card, with_split(dataset, split)
     labels = labels_of(samples, card)
@@ -134,7 +131,7 @@ def load_data(
     splits, notes = splits_of(samples, card, targets, protocol)
     splits, dropped = with_features(splits, features)
     return TrainingData(
-        name=name,
+        name=dataset.name,
         storage=dataset.storage,
         version=dataset.version.number,
         card=card,
@@ -144,7 +141,7 @@ def load_data(
         splits=splits,
         features=features,
         digest=content_digest(samples, card, targets, splits, features),
-        said=(*limited(dataset, version), *named, *notes, *dropped, *random_encoders(features)),
+        said=(*limited(dataset), *named, *notes, *dropped, *random_encoders(features)),
     )
 
 
@@ -157,10 +154,10 @@ def with_split(dataset: CachedDataset, name: str | None) -> tuple[pa.Table, tupl
     return samples.set_column(samples.column_names.index("split"), "split", column), (told_split(made, dataset.name),)
 
 
-def limited(dataset: CachedDataset, asked: int | str | None) -> tuple[str, ...]:
-    """A note where nobody asked for the named version that is all there is."""
+def limited(dataset: CachedDataset) -> tuple[str, ...]:
+    """A note where the version has a name: it holds a part of the samples."""
     name = dataset.version.name
-    return (f"{dataset.name} has only the version {name!r}: not all of its samples.",) if name and not asked else ()
+    return (f"Version {name!r} of {dataset.name}: not all of its samples.",) if name else ()
 
 
 def told_split(made: NamedSplit, dataset: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .batch import Inputs
 from .feed import Feed
-from .methods import MethodOutput
 from .order import evaluation_order
-from .tasks import Task, Views
+from .tasks import Forward, Task, Views
+from .threads import fitting_threads
 
 if TYPE_CHECKING:
     from .loop import Machine
@@ -31,25 +29,20 @@ class Evaluated:
     metrics: dict[str, float]
 
 
-def evaluate(
-    forward: Callable[[Inputs], MethodOutput], task: Task, feed: Feed, machine: Machine, modality: str | None = None
-) -> Evaluated:
+def evaluate(forward: Forward, task: Task, feed: Feed, machine: Machine, modality: str | None = None) -> Evaluated:
     """Run a model over a split; `modality`: show it this one only."""
     views = collect(forward, task, feed, machine, modality)
     targets = feed.targets.cpu().numpy()
     return Evaluated(views, targets, task.metrics(views, targets))
 
 
-def collect(
-    forward: Callable[[Inputs], MethodOutput], task: Task, feed: Feed, machine: Machine, modality: str | None = None
-) -> Views:
+def collect(forward: Forward, task: Task, feed: Feed, machine: Machine, modality: str | None = None) -> Views:
     """The task's views of every sample, float32, in the split's order."""
-    model = forward
-    assert isinstance(model, torch.nn.Module)
-    model.eval()
+    assert isinstance(forward, torch.nn.Module)
+    forward.eval()
     order = evaluation_order(feed.total_lengths, BATCH)
     parts: dict[str, list[torch.Tensor]] = {}
-    with torch.inference_mode(), machine.autocast():
+    with fitting_threads(forward, machine.device), torch.inference_mode(), machine.autocast():
         for batch in feed.batches(order):
             inputs = batch.inputs.restricted(modality) if modality else batch.inputs
             for name, value in task.views(forward, inputs).items():

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
-from ..cache import DatasetCard, Features, Place, open_dataset, split_names
-from ..cache.errors import IdentityMismatch, NotFound
+from ..cache import CachedDataset, DatasetCard, Features, Place, open_dataset, split_names
+from ..cache.errors import IdentityMismatch, NotFound, UserError
 from ..cache.store.identity import field_differences
 from .data import TrainingData, encoder_of, load_data, only_dataset, told_split_as
 from .evaluation import collect, evaluate
@@ -20,6 +20,7 @@ from .loop import Machine
 from .methods import Shape, restored
 from .missing import TRAINED, described, mask_of, restored_missing, without
 from .model import Model, unit_statistics
+from .order import Rows
 from .predictions import predictions_table, write_predictions
 from .protocol import Protocol
 from .request import device_for
@@ -40,7 +41,10 @@ class Loaded:
 
 
 def load(run: Run, device: str, task: Task) -> Loaded:
-    """Rebuild a finished run's model. Raises UserError while the run is unfinished."""
+    """Rebuild a finished run's model, to run as it did: in its own precision and, for "auto", on its kind of device.
+
+    So it answers on the same machine what the run has stored, to the bit. Raises UserError while the run is unfinished.
+    """
     config = run.config
     _ = run.result
     protocol = Protocol(**config["protocol"])
@@ -49,9 +53,8 @@ def load(run: Run, device: str, task: Task) -> Loaded:
     statistics = unit_statistics(widths) if protocol.standardize else None
     model = assembled(method, isinstance(task, Retrieval), widths, statistics)
     model.load_state_dict(load_file(run.weights))
-    where = device_for(device)
-    precision = protocol.precision if where.type == "cuda" else "fp32"
-    return Loaded(model.to(where), Machine(where, precision), protocol, widths)
+    where = device_for("cpu" if device == "auto" and config["machine"]["device"] == "cpu" else device)
+    return Loaded(model.to(where), Machine(where, protocol.precision), protocol, widths)
 
 
 def evaluate_run(run: Run, split: str, features: Place | None, feed: str, device: str) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def data_of(run: Run, features: Place | None) -> TrainingData:
             f"{having} {drawn or f'Draw it again: pgm cache split {folder} --name {split}'}"
         )
     protocol = Protocol(**config["protocol"])
-    return load_data(root, folder, list(config["stores"]), config["stores"], protocol, split, dataset.version.number)
+    return load_data(dataset, list(config["stores"]), config["stores"], protocol, split)
 
 
 def shown_to(run: Run, data: TrainingData) -> Mapping[str, Features]:
@@ -122,7 +125,7 @@ def shown_to(run: Run, data: TrainingData) -> Mapping[str, Features]:
 
 def predict(
     run: Run,
-    features: Path,
+    features: Place,
     dataset: str | None,
     out: Path,
     stores: Mapping[str, str],
@@ -131,6 +134,7 @@ def predict(
 ) -> int:
     """Write predictions for every sample of a cached dataset; returns how many. Labels are not needed.
 
+    Batches are those of the run's own evaluation where this is the data it was trained on (`evaluated_together`).
     Raises IdentityMismatch when a store comes from another encoder than the run's, naming the fields that differ.
     """
     config = run.config
@@ -139,16 +143,41 @@ def predict(
     check_encoders(run, opened)
     task = task_of(run)
     loaded = load(run, device, task)
-    count = len(cached.samples)
-    nothing = np.zeros(count, np.int64)
-    every = open_feed(
-        feed, opened, np.arange(count, dtype=np.int64), nothing, loaded.protocol.tokens, loaded.machine.device
-    )
-    views = collect(loaded.model, task, every, loaded.machine)
+    parts, order = [], evaluated_together(run, cached, opened)
+    for rows in order:
+        nothing = np.zeros(len(rows), np.int64)
+        samples = open_feed(feed, opened, rows, nothing, loaded.protocol.tokens, loaded.machine.device)
+        parts.append(collect(loaded.model, task, samples, loaded.machine))
+    back = np.argsort(np.concatenate(order))
+    views = {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
     table = predictions_table(task, cached.samples["id"].to_pylist(), views, None)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_predictions(out, table)
-    return count
+    return len(back)
+
+
+def evaluated_together(run: Run, cached: CachedDataset, opened: Mapping[str, Features]) -> list[Rows]:
+    """Every row of a dataset, in groups that share their batches.
+
+    What a sample gets depends on its neighbours in the last bits. The data a run was trained on fall into the splits as
+    it used them, a validation split carved from train included, so that they get what the run has stored; the rest of
+    them, and all rows of other data, are one group.
+    """
+    config, every = run.config, np.arange(len(cached.samples), dtype=np.int64)
+    digests, split = {m: store.identity.digest for m, store in opened.items()}, config.get("split")
+    if digests != config["stores"] or (split is not None and split not in split_names(cached)):
+        return [every]
+    protocol = Protocol(**config["protocol"])
+    try:
+        data = load_data(cached, list(opened), digests, protocol, split)
+    except UserError:
+        # What cannot be trained on, for want of labels say, is not what the run was trained on.
+        return [every]
+    if data.digest != config["digest"]:
+        return [every]
+    splits = [rows for rows in data.splits.values() if len(rows)]
+    rest = np.setdiff1d(every, np.concatenate(splits))
+    return [*splits, rest] if len(rest) else splits
 
 
 def task_of(run: Run) -> Task:

@@ -25,7 +25,6 @@ from .missing import Missing, described, mask_of, without
 from .predictions import predictions_table, write_predictions
 from .request import Resolved
 from .runs import Run
-from .threads import fitting_threads
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,7 @@ def evaluate_under(resolved: Resolved, mask: SplitMask) -> None:
     rows = data.splits["test"]
     shown = without(data.features, mask_of(data, missing).of("test"), missing.fill)
     feed = open_feed("auto", shown, rows, data.targets[rows], loaded.protocol.tokens, loaded.machine.device)
-    with fitting_threads(loaded.model, loaded.machine.device):
-        found = evaluate(loaded.model, data.task, feed, loaded.machine)
+    found = evaluate(loaded.model, data.task, feed, loaded.machine)
     table = predictions_table(data.task, [data.ids[row] for row in rows], found.views, found.targets)
     write_predictions(mask.predictions(run), table)
     write_sealed_json(mask.file(run), {"run": run.id, "missing": dict(mask.cells or {}), "metrics": found.metrics})

@@ -17,15 +17,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..cache import Features, Fill, Mask, make_mask, masked
 from ..cache.dataset.masks import Bools
-from ..cache.errors import UserError
 from .feed import present_lengths
-from .protocol import nearest
+from .switches import Count, Share, Switches
 
 if TYPE_CHECKING:
     from .data import TrainingData
@@ -34,16 +33,12 @@ TRAINED = ("train", "val")
 
 
 @dataclass(frozen=True)
-class Missing:
+class Missing(Switches):
     """rate: the share of the (sample, modality) cells that is taken away. seed: of the mask, not of the run."""
 
-    rate: float
-    seed: int = 0
+    rate: Share
+    seed: Count = 0
     fill: Fill = "skip"
-
-    def __post_init__(self) -> None:
-        if self.fill not in get_args(Fill):
-            raise UserError(f"fill is skip or zero, not {self.fill!r}.{nearest(self.fill, list(get_args(Fill)))}")
 
     @property
     def name(self) -> str:

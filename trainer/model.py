@@ -71,8 +71,10 @@ class Model(nn.Module):
         inputs = widened(inputs) if self.standardize is None else self.standardize(inputs)
         return inputs if self.null is None else self.null(inputs)
 
-    def forward(self, inputs: Inputs) -> MethodOutput:
-        output: MethodOutput = self.method(self.prepared(inputs))
+    def forward(self, inputs: Inputs, losses: bool = True) -> MethodOutput:
+        """The method's output; without `losses` only its answer, in training too."""
+        run = self.method if losses else self.method.answer
+        output: MethodOutput = run(self.prepared(inputs))
         return output
 
     @property

@@ -17,8 +17,9 @@ from ..cache.errors import UserError
 from .data import TrainingData, encoder_of, load_data, modalities_in, only_dataset
 from .methods import MethodChoice, Shape, choose, modalities_of
 from .missing import TRAINED, Missing, described, mask_of, without
-from .protocol import Protocol, changed, nearest
+from .protocol import Protocol
 from .runs import RECIPE, Run, content_hash
+from .switches import changed, checked, nearest, switches_of
 from .tasks import Retrieval
 
 DEFAULT_METHOD = "pgm"
@@ -31,6 +32,7 @@ class Request:
 
     split: a named split of the dataset (`pgm cache split`), None for its own. missing: modalities to take away from
     training and validation samples, None for none. version: of the dataset, by number or name, None for the latest.
+    compile: torch.compile the model.
     """
 
     features: Place
@@ -46,6 +48,7 @@ class Request:
     split: str | None = None
     missing: Missing | None = None
     version: int | str | None = None
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,11 @@ class Resolved:
         """What of the data decides the numbers; `missing` only where something is taken away."""
         known = {"dataset": self.data.card.name, "digest": self.data.digest, "stores": self.data.stores}
         return known if self.taken is None else {**known, "missing": self.taken}
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What of the machine decides numbers beyond rounding: dropout draws by device, and anew when compiled."""
+        return {"device": self.device.type, "compile": self.request.compile}
 
     @cached_property
     def taken(self) -> dict[str, Any] | None:
@@ -98,7 +106,7 @@ class Resolved:
     def config(self) -> dict[str, Any]:
         """config.json: all that decides the numbers, and nothing else; `split` only where a named one was asked for."""
         return {
-            "recipe": RECIPE,
+            "recipe": {"training": RECIPE, "task": self.data.task.version},
             **self.data_identity,
             **({} if self.request.split is None else {"split": self.request.split}),
             "task": self.data.card.task,
@@ -107,6 +115,7 @@ class Resolved:
             "encoders": {name: encoder_of(store) for name, store in self.data.features.items()},
             "method": self.method.describe(),
             "protocol": dataclasses.asdict(self.protocol),
+            "machine": self.machine,
             "seed": self.request.seed,
         }
 
@@ -123,13 +132,14 @@ def told_missing(share: float, missing: Missing) -> str:
 
 def resolve(request: Request) -> Resolved:
     """Open the data and fix every switch. Raises UserError or NotFound for what cannot be met."""
+    request = dataclasses.replace(request, seed=checked("seed", request.seed, int))
     folder = request.dataset or only_dataset(request.features)
     dataset = open_dataset(request.features, folder, request.version)
     device = device_for(request.device)
     protocol, rest = changed(Protocol.preset(request.preset), request.settings)
     protocol = dataclasses.replace(protocol, precision=precision_for(protocol.precision, device))
     names = modalities_of(request.method, modalities_in(dataset, request.modalities))
-    data = load_data(request.features, folder, names, request.stores, protocol, request.split, dataset.version.number)
+    data = load_data(dataset, names, request.stores, protocol, request.split)
     shape = Shape(data.widths, data.task.outputs)
     method, unknown = choose(request.method, request.preset, shape, rest)
     if isinstance(data.task, Retrieval) and not method.retrieves:
@@ -145,19 +155,11 @@ def resolve(request: Request) -> Resolved:
 def refuse(unknown: Mapping[str, Any], protocol: Protocol, method: MethodChoice) -> None:
     """Raise UserError for settings that neither the protocol nor the method has."""
     name = next(iter(unknown))
-    switches = sorted({*dataclasses.asdict(protocol), *setting_names(method)})
+    switches = sorted({*switches_of(protocol), *switches_of(method.config)})
     raise UserError(
         f"No switch {name!r} in the protocol or in method {method.name!r}. There are: {', '.join(switches)}."
         f"{nearest(name, switches)}"
     )
-
-
-def setting_names(method: MethodChoice) -> set[str]:
-    """The switches of a method: the fields of its configuration, those of nested configurations included."""
-    names: set[str] = set()
-    for name, value in method.describe().items():
-        names |= set(value) if isinstance(value, dict) else {name}
-    return names - {"name", "modalities", "modality", "classes", "branches"}
 
 
 def device_for(name: str) -> torch.device:

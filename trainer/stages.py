@@ -1,19 +1,21 @@
 """Outcomes of stages that several runs share: two runs that differ in the fusion head only train stage 1 once.
 
-A stage says with `shares` what decides its outcome besides data, protocol and seed; its weights and epoch records lie
-under runs/stages/<hash>/. Taking one over gives the same final weights as training it, bit for bit, because the next
-stage starts with a new optimiser and its own random numbers.
+A stage says with `shares` what decides its outcome besides data, protocol, machine and seed; its weights and epoch
+records lie under runs/stages/<hash>/. The hash is over the rows it trained on, not the switches that chose them, so
+that no run takes over a stage that has seen samples which validate here. Taking one over gives the same final weights
+as training it, bit for bit, because the next stage starts with a new optimiser and its own random numbers.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 
@@ -21,20 +23,30 @@ from ..cache.storage.local import settle
 from .files import write_json
 from .methods import Stage
 from .model import Model
-from .protocol import Protocol
 from .runs import RECIPE, WEIGHTS, content_hash
 
-# Switches of the protocol that a stage without labels never reads.
-LATER = ("epochs", "alpha", "beta", "patience", "sentiment", "val_fraction")
+if TYPE_CHECKING:
+    from .request import Resolved
+
+# Switches of the protocol that a stage without labels never reads, or reads only as the rows they choose.
+LATER = ("epochs", "alpha", "beta", "patience", "sentiment", "val_fraction", "split_seed")
 
 
 class SharedStages:
-    """The shared stages of one data set, protocol and seed."""
+    """The stages that a run shares with others on the same data, with the same protocol and seed."""
 
-    def __init__(self, root: Path, data: Mapping[str, Any], protocol: Protocol, seed: int) -> None:
-        self.root = root / "stages"
-        switches = {k: v for k, v in dataclasses.asdict(protocol).items() if k not in LATER}
-        self.common = {"recipe": RECIPE, "data": dict(data), "protocol": switches, "seed": seed}
+    def __init__(self, resolved: Resolved) -> None:
+        self.root = resolved.request.runs / "stages"
+        switches = {k: v for k, v in dataclasses.asdict(resolved.protocol).items() if k not in LATER}
+        rows = resolved.data.splits["train"].tobytes()
+        self.common = {
+            "recipe": RECIPE,
+            "data": resolved.data_identity,
+            "rows": hashlib.blake2b(rows, digest_size=16).hexdigest(),
+            "protocol": switches,
+            "machine": resolved.machine,
+            "seed": resolved.request.seed,
+        }
 
     def folder(self, stage: Stage) -> Path:
         """Where this stage's outcome lies, there or not."""

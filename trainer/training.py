@@ -46,7 +46,6 @@ class Execution:
     """How a run is carried out; nothing here changes its numbers."""
 
     feed: str = "auto"
-    compile: bool = False
     force: bool = False
     listener: Listener = silent
     checkpoint_seconds: float = CHECKPOINT_SECONDS
@@ -98,8 +97,9 @@ def train(
         split=split,
         missing=missing,
         version=version,
+        compile=compile,
     )
-    return carry_out(resolve(request), Execution(feed=feed, compile=compile, force=force, listener=listener))
+    return carry_out(resolve(request), Execution(feed=feed, force=force, listener=listener))
 
 
 def carry_out(resolved: Resolved, how: Execution) -> Run:
@@ -133,20 +133,18 @@ def empty(run: Run) -> None:
 def fill(run: Run, resolved: Resolved, how: Execution) -> None:
     """Train, evaluate, and write everything a finished run holds."""
     started = time.perf_counter()
-    # The first optimiser imports torch._dynamo, which takes a second or two; meanwhile the features are read.
-    threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True).start()
+    if not resolved.request.compile:
+        # The first optimiser imports torch._dynamo, which takes a second or two; meanwhile the features are read.
+        # Not where torch.compile imports it too: two threads at once leave it half imported.
+        threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True).start()
     data, listener = resolved.data, how.listener
-    machine = Machine(resolved.device, resolved.protocol.precision, how.compile)
+    machine = Machine(resolved.device, resolved.protocol.precision, resolved.request.compile)
     # A large split takes seconds to copy; the input statistics take one more, and can have it meanwhile.
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(lambda: {split: feed_of(resolved, split, how.feed) for split in ("train", "val")})
         model = build_model(resolved).to(resolved.device)
         feeds = reading.result()
-    shared = (
-        None
-        if how.force
-        else SharedStages(resolved.request.runs, resolved.data_identity, resolved.protocol, resolved.request.seed)
-    )
+    shared = None if how.force else SharedStages(resolved)
     training = Training(
         model,
         data.task,
@@ -180,7 +178,8 @@ def finish(run: Run, resolved: Resolved, how: Execution, training: Training, sec
     scores: dict[str, Evaluated] = {}
     for split, feed in (("val", training.feeds["val"]), ("test", test)):
         if len(feed):
-            scores[split] = evaluate(training.forward, data.task, feed, training.machine)
+            # The plain model also of a compiled training: what is stored is what the weights answer when loaded.
+            scores[split] = evaluate(model, data.task, feed, training.machine)
             ids = [data.ids[row] for row in feed.rows]
             table = predictions_table(data.task, ids, scores[split].views, scores[split].targets)
             write_predictions(run.predictions(split), table)

@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .draw import By, Numbers, draw
 from ..errors import CorruptStore, NotFound, UserError
 from ..nearest import nearest
 from .card import SPLITS
 from .dataset import CachedDataset
+from .draw import By, Numbers, draw
 from .samples import ids_digest
 from .sealed import SPLIT, put_table, read_recipe, read_table, seal_key, table_key, table_names
 
@@ -193,7 +193,9 @@ def recipe_of(dataset: CachedDataset, name: str) -> NamedSplit:
     try:
         return NamedSplit(**{item.name: value[item.name] for item in fields(NamedSplit)})
     except KeyError as error:
-        raise CorruptStore(f"{dataset.storage.url}/{seal_key(SPLIT, name)} lacks {error}; delete it and draw the split again") from error
+        raise CorruptStore(
+            f"{dataset.storage.url}/{seal_key(SPLIT, name)} lacks {error}; delete it and draw the split again"
+        ) from error
 
 
 def read_checked(dataset: CachedDataset, made: NamedSplit) -> pa.Table:

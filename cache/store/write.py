@@ -52,9 +52,7 @@ def write_features(
     for rows in pieces(fresh, counts, tokens.shape[1] * np.dtype(stored).itemsize, segment_bytes):
         part = np.concatenate([tokens[ends[row] - counts[row] : ends[row]] for row in rows])
         items = Items([ids[r] for r in rows], [sources[r] for r in rows], [failures.get(r, "") for r in rows])
-        segment = write_segment(
-            store.storage, identity.whole_digest, items, counts[rows], part, stored, format, codec
-        )
+        segment = write_segment(store.storage, identity.whole_digest, items, counts[rows], part, stored, format, codec)
         written.append((np.array(rows, np.int64), segment))
 
     def draft(latest: int) -> Draft | None:
@@ -62,7 +60,10 @@ def write_features(
         builder.missing(np.array([r for r in range(len(ids)) if not counts[r] and r not in failures], np.int64))
         if before is not None and kept:
             builder.take(
-                np.array(list(kept), np.int64), store.index(before), before.segments, np.array(list(kept.values()), np.int64)
+                np.array(list(kept), np.int64),
+                store.index(before),
+                before.segments,
+                np.array(list(kept.values()), np.int64),
             )
         for rows, segment in written:
             builder.place(rows, segment)

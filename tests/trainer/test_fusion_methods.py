@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from pgm.cache.identity import canonical_json
+from pgm.cache.store.identity import canonical_json
 from pgm.trainer.batch import Inputs
 from pgm.trainer.methods import METHODS, Method, Shape, choose, modalities_of, restored
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pgm.cache import open_dataset, write_dataset
+from pgm.cache import open_dataset, publish, storage_at
 from pgm.cache.errors import CorruptStore, IdentityMismatch, UserError
 from pgm.cli import app
 from pgm.trainer import Run
@@ -52,7 +52,7 @@ def whole(tmp_path: Path) -> Path:
 def lacking(whole: Path, root: Path, hidden: Mapping[str, np.ndarray], zeros: bool) -> Path:
     """The same dataset with the hidden samples' tokens really gone, or zeros."""
     dataset = open_dataset(whole, "toy")
-    write_dataset(root / "toy", dataset.card, dataset.samples)
+    publish(storage_at(root / "toy"), dataset.card, dataset.samples, {})
     ids = dataset.samples["id"].to_pylist()
     for modality, dim in WIDTHS.items():
         store = dataset.features(modality)
@@ -124,7 +124,7 @@ def test_skip_and_zero_are_different_runs(whole: Path, tmp_path: Path, quick: Ca
     told = f"Trained with {share:.1%} of the (sample, modality) pairs missing, skipped (mask seed 0)."
     assert skip.result["notes"][0] == told
     assert "as zeros" in zero.result["notes"][0]
-    with pytest.raises(UserError, match=r"fill is skip or zero, not 'zeros'\. Did you mean zero\?"):
+    with pytest.raises(UserError, match=r"fill is one of skip, zero, not 'zeros'\. Did you mean zero\?"):
         Missing(0.3, fill="zeros")  # type: ignore[arg-type]
 
 
@@ -385,9 +385,9 @@ def test_the_command_prints_every_format_and_a_plan(whole: Path, tmp_path: Path)
         (("missing", "--methods", ","), "names no method"),
         (("missing", "--modality", "text"), "text is the only one here"),
         (("missing", "--train-rate", "0", "--test-rate", "0.1"), "--rates has nothing left to move"),
-        (("missing", "--train-rate", "1"), "share from 0 to under 1, not 1"),
+        (("missing", "--train-rate", "1"), "rate is a number, at least 0 and below 1, not 1"),
         (("missing", "--fill", "zeros"), "Did you mean zero"),
-        (("missing", "--mask-seed", "-1"), "seed is 0 or more"),
+        (("missing", "--mask-seed", "-1"), "seed is a whole number, at least 0, not -1"),
         (("missing", "--seeds", "0"), "--seeds is 1 or more"),
         (("missing", "--format", "html"), "--format html is not known"),
         (("2", "--rates", "0,0.1"), "--rates belongs to pgm table missing .*, not to table 2"),

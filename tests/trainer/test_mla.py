@@ -17,7 +17,7 @@ from pgm.trainer import Run
 from pgm.trainer.batch import Inputs
 from pgm.trainer.events import BatchFinished, Event
 from pgm.trainer.methods import Look, Method, Shape, Stage, Step, choose
-from pgm.trainer.methods.alternation import AlternationConfig, SharedHead
+from pgm.trainer.methods.alternation import AlternationConfig, SharedHead, turns
 from pgm.trainer.methods.hgm import Projector, alpha_at
 from pgm.trainer.methods.mla import MLA, MLAConfig
 from pgm.trainer.methods.pgm_mla import PgMMLA, PgMMLAConfig
@@ -206,6 +206,40 @@ def test_the_head_a_turn_sees_is_the_one_the_turns_before_left() -> None:
     assert not torch.equal(
         ends["fixed"]["trunks.vision.project.weight"], ends["reversed"]["trunks.vision.project.weight"]
     )
+
+
+@pytest.mark.parametrize(
+    ("modalities", "order", "expected"),
+    [
+        (("audio", "text", "vision"), "released", ["audio", "vision", "text"]),
+        (("audio", "text", "video"), "released", ["audio", "video", "text"]),
+        # Of image and text, the released configurations put the text in the audio slot.
+        (("image", "text"), "released", ["text", "image"]),
+        (("audio", "vision"), "released", ["audio", "vision"]),
+        (("audio", "gait", "text"), "released", ["audio", "text", "gait"]),
+        (("audio", "text", "vision"), "fixed", ["audio", "text", "vision"]),
+        (("audio", "text", "vision"), "reversed", ["vision", "text", "audio"]),
+        (("audio", "text", "vision"), "text+audio+vision", ["text", "audio", "vision"]),
+    ],
+)
+def test_turns_come_in_the_stated_order(modalities: tuple[str, ...], order: str, expected: list[str]) -> None:
+    assert turns(modalities, order) == expected
+
+
+@pytest.mark.parametrize("name", ["mla", "pgm+mla"])
+def test_as_released_turns_are_audio_visual_text_and_order_says_any(name: str) -> None:
+    def order_of(**settings: str) -> str:
+        config = choose(name, "small", SHAPE, settings)[0].config
+        return config.order if isinstance(config, MLAConfig) else config.alternation.order  # type: ignore[attr-defined]
+
+    assert order_of(mla_preset="as_released") == "released"
+    assert order_of(mla_preset="as_released", order="fixed") == "fixed"
+    assert order_of(order="text+vision+audio") == "text+vision+audio"
+    for wrong in ("text+vision", "text+vision+adio", "text+text+vision", "fixd"):
+        with pytest.raises(UserError, match=r"order is one of fixed, .*, or every modality once"):
+            order_of(order=wrong)
+    with pytest.raises(UserError, match=r"Did you mean fixed\?"):
+        order_of(order="fixd")
 
 
 def test_entropy_weights_are_the_papers_formula_over_present_modalities() -> None:

@@ -253,7 +253,7 @@ def test_a_list_stands_row_by_row_and_a_grid_in_all_combinations() -> None:
         "mask=none, hard=soft",
         "mask=none, hard=detached",
     ]
-    assert ablation(["without=decoder+uni_learner,none"]).rows[1].settings == {"without": ("decoder", "uni_learner")}
+    assert ablation(["without=decoder+uni_learner,none"]).rows[1].settings == {"without": "decoder+uni_learner"}
 
 
 @pytest.mark.parametrize("text", ["iterations", "=1,2", "iterations=", "a=1 x b"])

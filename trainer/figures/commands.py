@@ -11,7 +11,7 @@ import typer
 
 from ...cache.errors import UserError
 from ..commands import JsonOption
-from ..protocol import nearest
+from ..switches import nearest
 from ..tables.options import MissingOptions, RunOptions, WorkerOptions, expanded, known_of
 
 if TYPE_CHECKING:

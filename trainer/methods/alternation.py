@@ -20,6 +20,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ...cache.errors import UserError
+from ..switches import Switches, nearest
 from .base import Step
 from .hgm import Normalise, Projector, Ridge, alpha_at
 
@@ -27,12 +29,13 @@ Preset = Literal["corrected", "paper", "as_released"]
 
 
 @dataclass(frozen=True)
-class AlternationConfig:
+class AlternationConfig(Switches):
     """How turns go. The preset sets the others (mla.py); each can be set beside it.
 
     hgm: head gradient modification off, or by recursive least squares (hgm.py). statistics: the means that P holds when
     it is applied: those of the turns before ("previous"), or this turn's as well ("current", the released code).
-    normalise: of P. ridge: alpha's schedule. projection: what P multiplies. order: of the modalities in a batch.
+    normalise: of P. ridge: alpha's schedule. projection: what P multiplies. order: of the modalities in a batch:
+    "fixed" (the dataset's, by name), "reversed", "random", "released", or all of them by name, "vision+text".
     """
 
     mla_preset: Preset = "corrected"
@@ -41,13 +44,24 @@ class AlternationConfig:
     normalise: Normalise = "none"
     ridge: Ridge = "released"
     projection: Literal["update", "gradient"] = "update"
-    order: Literal["fixed", "reversed", "random"] = "fixed"
+    order: str = "fixed"
+
+    def check_order(self, modalities: Sequence[str]) -> None:
+        """Raise UserError for an order that is none of these modalities."""
+        if self.order not in ORDERS and sorted(self.order.split("+")) != sorted(modalities):
+            raise UserError(
+                f"order is one of {', '.join(ORDERS)}, or every modality once ({'+'.join(reversed(modalities))}), not "
+                f"{self.order!r}.{nearest(self.order, [*ORDERS, '+'.join(modalities)])}"
+            )
 
 
+ORDERS = ("fixed", "reversed", "random", "released")
+# The slots of the released code, turn by turn.
+SLOTS = {"audio": 0, "vision": 1, "visual": 1, "image": 1, "video": 1, "text": 2}
 ALTERNATION: Mapping[str, Mapping[str, Any]] = {
     "corrected": {},
     "paper": {"ridge": "constant", "projection": "gradient"},
-    "as_released": {"hgm": "off"},
+    "as_released": {"hgm": "off", "order": "released"},
 }
 
 
@@ -55,7 +69,20 @@ def turns(modalities: Sequence[str], order: str) -> list[str]:
     """The modalities in the order of one batch; a random one follows from torch's generator, hence from the epoch."""
     if order == "random":
         return [modalities[i] for i in torch.randperm(len(modalities)).tolist()]
-    return list(reversed(modalities)) if order == "reversed" else list(modalities)
+    if order == "released":
+        return released(modalities)
+    if order in ORDERS:
+        return list(reversed(modalities)) if order == "reversed" else list(modalities)
+    return order.split("+")
+
+
+def released(modalities: Sequence[str]) -> list[str]:
+    """Audio, visual, text; the configurations of image and text alone put the text in the audio slot, hence first.
+
+    A modality the released code has no slot for comes last.
+    """
+    slots = SLOTS if "audio" in modalities else {**SLOTS, "text": SLOTS["audio"]}
+    return sorted(modalities, key=lambda m: slots.get(m, len(SLOTS)))
 
 
 class SharedHead(nn.Module):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -143,6 +143,10 @@ class Method(nn.Module, ABC):
     def forward(self, inputs: Inputs) -> MethodOutput:
         """Task outputs of a batch; finite for every sample that has at least one modality."""
 
+    def answer(self, inputs: Inputs) -> MethodOutput:
+        """`forward` without losses of the method's own, for a further pass over a batch in training."""
+        return cast(MethodOutput, self(inputs))
+
     def pretrain(self, inputs: Inputs) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of a stage without labels, and its parts."""
         raise NotImplementedError(f"{type(self).__name__} has no stage without labels")
@@ -183,6 +187,11 @@ class Method(nn.Module, ABC):
 
 
 class MethodConfig(Protocol):
-    """A frozen dataclass that decides a method's numbers together with the shape, the protocol and the seed."""
+    """A frozen dataclass that decides a method's numbers together with the shape, the protocol and the seed.
+
+    version: of the method's code, raised when the same configuration comes to other numbers.
+    """
+
+    version: ClassVar[int]
 
     def build(self, shape: Shape) -> Method: ...

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..pgm.config import check_positive
+from ..switches import Positive
 from .auxiliary import Supervised
 from .base import Look, Method, Shape, Stage, Step
 from .joint import BalanceConfig
@@ -46,11 +46,7 @@ LEAST_GAIN = 1e-3  # of dG and of |dO|, in units of the loss
 class GBlendConfig(BalanceConfig):
     """super_epoch: epochs between two measurements."""
 
-    super_epoch: int = 3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "super_epoch")
+    super_epoch: Positive = 3
 
     def build(self, shape: Shape) -> Method:
         return GBlend(self, shape)

@@ -12,7 +12,10 @@ Presets (`--set mla_preset=...`):
                constants), applied to what AdamW does to the head; entropy per sample. The default.
   paper        P multiplies the gradient, alpha is constant (.1, where the released schedule starts).
   as_released  what the public code does when run: P is never applied, because its hook waits for a parameter
-               "module.weight" and is handed "weight"; entropy over the batch axis, one number for all its samples.
+               "module.weight" and is handed "weight"; entropy over the batch axis, one number for all its samples;
+               turns in the order of its slots: audio, visual, text. Of image and text alone its configurations put the
+               TEXT in the audio slot, so that there, as here, the text has the first turn. The other presets take the
+               modalities by name; `order` can say any ("fixed", "reversed", "random", "released", "vision+text").
 Not carried over: test-set selection, the fixed .55/.45 fusion, zeroed inputs for missing modalities.
 
 A missing modality is skipped: no loss, no part in P, no weight in the fusion. Any number of modalities from two.
@@ -60,7 +63,8 @@ class MLAConfig(AlternationConfig, TrunkConfig):
         return nn.ModuleDict({name: TokenMLP(width, self) for name, width in widths.items()})
 
     def check(self, shape: Shape) -> None:
-        """Raise UserError for a task whose outputs have no entropy."""
+        """Raise UserError for a task whose outputs have no entropy, and for turns of other modalities."""
+        self.check_order(shape.modalities)
         if shape.outputs < 2 and "entropy" in self.weighting:
             raise UserError(
                 f"weighting={self.weighting} needs class probabilities, and this task predicts a score. "

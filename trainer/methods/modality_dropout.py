@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...cache.errors import UserError
 from ..batch import Inputs
+from ..switches import Share
 from .base import Method, MethodOutput, Shape
 from .joint import Joint
 from .trunk import TrunkConfig
@@ -27,12 +27,7 @@ from .trunk import TrunkConfig
 class ModalityDropoutConfig(TrunkConfig):
     """modality_rate: the probability p of losing a modality, in [0, 1)."""
 
-    modality_rate: float = 0.3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.modality_rate < 1:
-            raise UserError(f"modality_rate must be at least 0 and below 1, and is {self.modality_rate}.")
+    modality_rate: Share = 0.3
 
     def build(self, shape: Shape) -> Method:
         return ModalityDropout(self, shape)

@@ -35,7 +35,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ...cache.errors import UserError
+from ..switches import Weight
 from .base import Method, Shape, Stage, Step
 from .joint import BalanceConfig, Joint, Parts, mean_present, others_mean
 
@@ -45,14 +45,9 @@ class OGMGEConfig(BalanceConfig):
     """ogm_alpha: how strongly a dominant learner is slowed. noise: GE. modulate: what k multiplies."""
 
     classes_for: ClassVar[str] = "OGM-GE compares the modalities' probabilities of the true class"
-    ogm_alpha: float = 0.3
+    ogm_alpha: Weight = 0.3
     noise: bool = True
     modulate: Literal["update", "gradient"] = "update"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ogm_alpha < 0:
-            raise UserError(f"ogm_alpha must not be negative, and is {self.ogm_alpha}.")
 
     def build(self, shape: Shape) -> Method:
         return OGMGE(self, shape)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -24,6 +24,7 @@ from .base import Method, MethodOutput, Shape, Stage
 class PgMMethodConfig:
     """The two configurations; `head.modalities` and `fusion`'s sizes are those of the dataset."""
 
+    version: ClassVar[int] = 1
     head: PgMConfig
     fusion: FusionConfig
 
@@ -42,8 +43,16 @@ class PgMMethod(Method):
         self.fusion = FusionHead(config.fusion)
 
     def forward(self, inputs: Inputs) -> MethodOutput:
-        parts = self.pgm(inputs.tokens, inputs.masks)
-        output = self.fusion(parts.uni, parts.paired, inputs.masks)
+        return self.output(inputs, losses=self.training)
+
+    def answer(self, inputs: Inputs) -> MethodOutput:
+        """Decoder and classifiers, which serve L^P alone, do not run."""
+        return self.output(inputs, losses=False)
+
+    def output(self, inputs: Inputs, losses: bool) -> MethodOutput:
+        """PgM, with its losses or without, and the fusion of what comes out."""
+        parts = self.pgm(inputs.tokens, inputs.masks, losses)
+        output = self.fusion(parts.uni, parts.paired, parts.masks)
         pretraining = parts.pretraining_loss if parts.losses else None
         return MethodOutput(output.logits, output.fused, parts.losses, pretraining)
 
@@ -54,7 +63,7 @@ class PgMMethod(Method):
     def stages(self, protocol: Protocol) -> tuple[Stage, ...]:
         if not protocol.pretrain_epochs or not self.pretrains:
             return (Stage("task", protocol.budget),)
-        shares: Mapping[str, Any] = {"pgm": dataclasses.asdict(self.config.head)}
+        shares = {"pgm": dataclasses.asdict(self.config.head), "version": PgMMethodConfig.version}
         first = Stage("pretrain", protocol.pretrain_epochs, labels=False, part="pgm", shares=shares)
         return (first, Stage("task", protocol.epochs))
 

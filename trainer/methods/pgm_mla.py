@@ -46,6 +46,10 @@ class PgMMLAConfig(PgMMethodConfig):
                 "none. Use the method pgm for this ablation."
             )
 
+    def check(self, shape: Shape) -> None:
+        """Raise UserError for turns of other modalities."""
+        self.alternation.check_order(shape.modalities)
+
     def build(self, shape: Shape) -> Method:
         return PgMMLA(self, shape)
 

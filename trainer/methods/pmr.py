@@ -38,7 +38,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...cache.errors import UserError
+from ..switches import Count, Share, Weight
 from .base import Look, Method, Shape, Stage, Step
 from .joint import BalanceConfig, Joint, Parts, others_mean
 
@@ -48,17 +48,10 @@ class PMRConfig(BalanceConfig):
     """pmr_alpha: weight of the pull. pmr_mu: of the entropy, for `undecided` epochs. momentum: of older prototypes."""
 
     classes_for: ClassVar[str] = "PMR keeps a prototype of every class"
-    pmr_alpha: float = 1.0
-    pmr_mu: float = 0.1
-    undecided: int = 4
-    momentum: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.pmr_alpha, self.pmr_mu, self.undecided) < 0:
-            raise UserError("pmr_alpha, pmr_mu and undecided must not be negative.")
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"momentum must be at least 0 and below 1, and is {self.momentum}.")
+    pmr_alpha: Weight = 1.0
+    pmr_mu: Weight = 0.1
+    undecided: Count = 4
+    momentum: Share = 0.2
 
     def build(self, shape: Shape) -> Method:
         return PMR(self, shape)

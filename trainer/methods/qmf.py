@@ -33,8 +33,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...cache.errors import UserError
 from ..batch import Inputs
+from ..switches import Weight
 from .base import Method, MethodOutput, Shape, Stage, Step
 from .joint import BalanceConfig, present_loss
 from .late import Late
@@ -47,13 +47,9 @@ SMALLEST = 1e-6  # of the spread of a batch's losses
 class QMFConfig(BalanceConfig):
     """ranking: lambda, the weight of the confidence's order."""
 
+    version: ClassVar[int] = 2  # 1: confidences ranked by losses in nats
     classes_for: ClassVar[str] = "QMF weights modalities by the energy of their class logits"
-    ranking: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ranking < 0:
-            raise UserError(f"ranking must not be negative, and is {self.ranking}.")
+    ranking: Weight = 1.0
 
     def build(self, shape: Shape) -> Method:
         return QMF(self, shape)

@@ -39,8 +39,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...cache.errors import UserError
 from ..batch import Inputs
+from ..switches import Share
 from .base import Method, MethodOutput, Shape, Stage, Step
 from .joint import BalanceConfig
 from .late import Late
@@ -52,14 +52,10 @@ RULED_OUT = 1e-3
 class ReconBoostConfig(BalanceConfig):
     """reconcile: lambda in [0, 1). rectify: whether all members then take a step on the sum's loss."""
 
+    version: ClassVar[int] = 2  # 1: reward without end for ruling out a wrong class
     classes_for: ClassVar[str] = "ReconBoost fits what is left of class probabilities"
-    reconcile: float = 0.25
+    reconcile: Share = 0.25
     rectify: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.reconcile < 1:
-            raise UserError(f"reconcile must be at least 0 and below 1, and is {self.reconcile}.")
 
     def build(self, shape: Shape) -> Method:
         return ReconBoost(self, shape)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...cache.errors import UserError
 from ..pgm import FusionConfig, PgMConfig
-from ..protocol import changed, nearest
+from ..switches import changed, nearest
 from .add import AddConfig
 from .alternation import ALTERNATION, AlternationConfig
 from .base import MethodConfig, Shape
@@ -50,8 +50,8 @@ class MethodChoice:
     config: MethodConfig
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able: what decides the method's numbers."""
-        return {"name": self.name, **dataclasses.asdict(self.config)}  # type: ignore[call-overload]
+        """JSON-able: what decides the method's numbers, the version of its code included."""
+        return {"name": self.name, "version": self.config.version, **dataclasses.asdict(self.config)}  # type: ignore[call-overload]
 
     @property
     def retrieves(self) -> bool:
@@ -80,7 +80,7 @@ def several(make: Maker) -> Maker:
                 f"{shape.modalities[0]})."
             )
         config, rest = make(preset, shape, settings)
-        if isinstance(config, BalanceConfig | MLAConfig):
+        if isinstance(config, BalanceConfig | MLAConfig | PgMMLAConfig):
             config.check(shape)
         return config, rest
 
@@ -173,7 +173,7 @@ def choose(name: str, preset: str, shape: Shape, settings: Settings) -> tuple[Me
 
 def restored(described: Mapping[str, Any]) -> MethodChoice:
     """The choice that `MethodChoice.describe` wrote into a run's config.json."""
-    name, values = str(described["name"]), {k: v for k, v in described.items() if k != "name"}
+    name, values = str(described["name"]), {k: v for k, v in described.items() if k not in ("name", "version")}
     if name in ("pgm", "pgm+mla"):
         head, fusion = PgMConfig(**values["head"]), FusionConfig(**values["fusion"])
         if name == "pgm":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import nn
 
 from ..batch import Inputs
+from ..switches import OF_THE_DATA
 from .base import Method, MethodOutput, Shape
 from .trunk import Trunk, TrunkConfig, classifier
 
@@ -16,7 +18,7 @@ from .trunk import Trunk, TrunkConfig, classifier
 class SingleConfig(TrunkConfig):
     """`modality`: the one that is used."""
 
-    modality: str = ""
+    modality: Annotated[str, OF_THE_DATA] = ""
 
     def build(self, shape: Shape) -> Method:
         return Single(self, shape)

@@ -10,32 +10,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..batch import Inputs
 from ..pgm.block import TransformerBlock
-from ..pgm.config import check_heads, check_positive
+from ..pgm.config import check_heads
 from ..pgm.dropout import Dropout
 from ..pgm.layout import TokenLayout
+from ..switches import Positive, Share, Switches
 
 SMALL = {"dim": 64, "heads": 4, "feedforward": 128}  # PgMConfig.small
 
 
 @dataclass(frozen=True)
-class TrunkConfig:
+class TrunkConfig(Switches):
     """Width, attention heads, feed-forward width, blocks and dropout of every modality's learner; PgM's paper sizes."""
 
-    dim: int = 768
-    heads: int = 12
-    feedforward: int = 3072
-    layers: int = 1
-    dropout: float = 0.1
+    version: ClassVar[int] = 1
+    dim: Positive = 768
+    heads: Positive = 12
+    feedforward: Positive = 3072
+    layers: Positive = 1
+    dropout: Share = 0.1
 
     def __post_init__(self) -> None:
-        check_positive(self, "dim", "heads", "feedforward", "layers")
+        super().__post_init__()
         check_heads(self.dim, self.heads)
 
     @staticmethod

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...cache.errors import UserError
 from ..batch import Inputs
 from ..protocol import Protocol
+from ..switches import Weight
 from .base import Method, MethodOutput, Shape, Stage, Step
 from .joint import BalanceConfig, Joint, present_loss
 from .trunk import Trunk, TrunkConfig
@@ -37,12 +37,7 @@ from .trunk import Trunk, TrunkConfig
 class UMTConfig(BalanceConfig):
     """distil: lambda, the weight of the teachers' features."""
 
-    distil: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.distil < 0:
-            raise UserError(f"distil must not be negative, and is {self.distil}.")
+    distil: Weight = 1.0
 
     def build(self, shape: Shape) -> Method:
         return UMT(self, shape)

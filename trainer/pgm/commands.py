@@ -37,12 +37,14 @@ def params(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print the trainable parameters beside Table 5 of the paper, and what the paper did not count."""
-    from .config import PgMConfig, check_choice
+    from ..protocol import PRESETS
+    from ..switches import choice
+    from .config import PgMConfig
     from .fusion import FusionConfig
     from .parameters import parameter_table, parameter_text
 
-    check_choice("--preset", preset, ("paper", "small"))
-    check_choice("--decoder", decoder, ("cross", "ffn"))
+    choice("--preset", preset, PRESETS)
+    choice("--decoder", decoder, ("cross", "ffn"))
     which: Literal["cross", "ffn"] = "ffn" if decoder == "ffn" else "cross"
     widths = widths_of(modality or ["text", "vision"])
     build, fuse = (PgMConfig.paper, FusionConfig.paper) if preset == "paper" else (PgMConfig.small, FusionConfig.small)

@@ -4,45 +4,16 @@ Decided: the defaults are the readings of docs/paper-to-code.md (A1 to A28 there
 is an ablation, so a configuration says by itself how far it is from the paper. Nothing here is computed at run time.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from ...cache.errors import UserError
+from ..switches import OF_THE_DATA, AboveZero, Positive, Range, Share, Switches
 
 Mask = Literal["feature", "channel", "token", "qk", "none"]
 Hard = Literal["straight-through", "detached", "soft"]
 Module = Literal["partitioner", "uni_learner", "paired_learner", "decoder"]
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "mask": get_args(Mask),
-    "hard": get_args(Hard),
-    "gate_scope": ("sample", "token"),
-    "gate_logits": ("own", "shared", "literal"),
-    "feedback": ("learner", "partition"),
-    "decoder": ("cross", "ffn"),
-    "loss_level": ("pooled", "token"),
-    "pfc": ("both", "paired"),
-    "ablation": ("bypass", "drop"),
-}
-
-
-def check_choice(field: str, value: str, allowed: Iterable[str]) -> None:
-    """Raise a UserError naming the field, what was given and the nearest allowed value."""
-    allowed = tuple(allowed)
-    if value not in allowed:
-        near = get_close_matches(str(value), allowed, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"{field}={value!r} is not one of {', '.join(map(repr, allowed))}.{hint}")
-
-
-def check_positive(owner: object, *fields: str) -> None:
-    """Raise a UserError for the first field that is not a positive number."""
-    for field in fields:
-        value = getattr(owner, field)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise UserError(f"{field}={value!r} must be a positive number.")
 
 
 def check_heads(dim: int, heads: int) -> None:
@@ -52,7 +23,7 @@ def check_heads(dim: int, heads: int) -> None:
 
 
 @dataclass(frozen=True)
-class PgMConfig:
+class PgMConfig(Switches):
     """Configuration of `PgM` (section 3 of the paper).
 
     modalities: name -> feature width D_m of the frozen encoder; a width other than `dim` is projected to it.
@@ -78,20 +49,20 @@ class PgMConfig:
     Raises UserError for values outside these choices.
     """
 
-    modalities: Mapping[str, int]
-    dim: int = 768
-    heads: int = 12
-    feedforward: int = 3072
-    dropout: float = 0.1
-    iterations: int = 3
-    learner_layers: int = 1
+    modalities: Annotated[Mapping[str, int], OF_THE_DATA]
+    dim: Positive = 768
+    heads: Positive = 12
+    feedforward: Positive = 3072
+    dropout: Share = 0.1
+    iterations: Positive = 3
+    learner_layers: Positive = 1
     mask: Mask = "feature"
-    mask_constant: float = -10000.0
+    mask_constant: Annotated[float, Range(most=0)] = -10000.0
     hard: Hard = "straight-through"
     gate_scope: Literal["sample", "token"] = "sample"
     gate_logits: Literal["own", "shared", "literal"] = "own"
-    gate_temperature: float = 1.0
-    gate_chunk: int = 1
+    gate_temperature: AboveZero = 1.0
+    gate_chunk: Positive = 1
     share_partitioner: bool = False
     share_learners: bool = True
     share_decoder: bool = True
@@ -104,16 +75,8 @@ class PgMConfig:
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        # A configuration read back from JSON holds lists.
-        object.__setattr__(self, "without", tuple(self.without))
+        super().__post_init__()
         object.__setattr__(self, "modalities", dict(self.modalities))
-        for field, allowed in CHOICES.items():
-            check_choice(field, getattr(self, field), allowed)
-        for module in self.without:
-            check_choice("without", module, get_args(Module))
-        check_positive(
-            self, "dim", "heads", "feedforward", "iterations", "learner_layers", "gate_temperature", "gate_chunk"
-        )
         check_heads(self.dim, self.heads)
         self._check_rest()
 
@@ -127,8 +90,6 @@ class PgMConfig:
                 raise UserError(f"Modality {name!r} has feature width {width!r}; it must be a positive whole number.")
         if self.dim % self.gate_chunk:
             raise UserError(f"gate_chunk={self.gate_chunk} does not divide dim={self.dim}.")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout={self.dropout!r} must be at least 0 and below 1.")
         if self.ablation == "drop" and {"uni_learner", "paired_learner"} <= set(self.without):
             raise UserError("Dropping both the uni-modal and the paired-modal branch leaves nothing to fuse.")
 

@@ -8,7 +8,7 @@ Cost at width 768: 17.7M parameters for two modalities, 18.9M for three, which t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,17 +18,15 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from ...cache.errors import UserError
+from ..switches import OF_THE_DATA, Positive, Share, Switches, choice
 from .block import TransformerBlock
-from .config import check_choice, check_heads, check_positive
+from .config import check_heads
 from .dropout import Dropout
 from .layout import TokenLayout
 
-FUSIONS = ("concat", "add", "max", "attention")
-AXES = ("feature", "sequence", "pooled")
-
 
 @dataclass(frozen=True)
-class FusionConfig:
+class FusionConfig(Switches):
     """Configuration of `FusionHead`.
 
     modalities: names, in the order of concatenation. dim: width d of PgM's features. classes: outputs of the head (1
@@ -40,25 +38,21 @@ class FusionConfig:
     Raises UserError for values outside these choices.
     """
 
-    modalities: Sequence[str]
-    dim: int = 768
-    classes: int = 2
+    modalities: Annotated[Sequence[str], OF_THE_DATA]
+    dim: Positive = 768
+    classes: Annotated[Positive, OF_THE_DATA] = 2
     fusion: Literal["concat", "add", "max", "attention"] = "concat"
     axis: Literal["feature", "sequence", "pooled"] = "feature"
-    heads: int = 12
-    feedforward: int = 3072
-    length: int = 50
-    dropout: float = 0.1
-    branches: Sequence[str] = ("uni", "paired")
+    heads: Positive = 12
+    feedforward: Positive = 3072
+    length: Positive = 50
+    dropout: Share = 0.1
+    branches: Annotated[Sequence[str], OF_THE_DATA] = ("uni", "paired")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "modalities", tuple(self.modalities))
-        object.__setattr__(self, "branches", tuple(self.branches))
-        check_choice("fusion", self.fusion, FUSIONS)
-        check_choice("axis", self.axis, AXES)
-        for branch in self.branches:
-            check_choice("branches", branch, ("uni", "paired"))
-        check_positive(self, "dim", "classes", "heads", "feedforward", "length")
+        object.__setattr__(self, "branches", tuple(choice("branches", b, ("uni", "paired")) for b in self.branches))
         check_heads(self.dim, self.heads)
         if not self.modalities or not self.branches:
             raise UserError("A fusion head needs at least one modality and one branch.")
@@ -114,33 +108,38 @@ class Stream(nn.Module):
         self.null = None if config.axis == "sequence" else nn.Parameter(torch.zeros(len(config.modalities), config.dim))
 
     def forward(
-        self, parts: list[Float[Tensor, "B _ D"]], masks: list[Bool[Tensor, "B _"] | None]
+        self, parts: Mapping[str, Float[Tensor, "B _ D"]], masks: Mapping[str, Bool[Tensor, "B _"]]
     ) -> Float[Tensor, "B D"]:
-        batch, device = parts[0].shape[0], parts[0].device
+        """parts: the modalities that are there at all."""
         if self.null is None:
             return self._over_sequence(parts, masks)
+        first = next(iter(parts.values()))
         length = 1 if self.config.axis == "pooled" else self.config.length
         columns = []
-        for x, mask, null in zip(parts, masks, self.null, strict=True):
-            column = resample(x, mask, length)
-            columns.append(
-                column if mask is None else torch.where(mask.any(1)[:, None, None], column, null.to(column.dtype))
-            )
-        layout = TokenLayout.build([length], [None], batch, device)
+        for m, null in zip(self.config.modalities, self.null.to(first.dtype), strict=True):
+            if m not in parts:
+                columns.append(null.expand(len(first), length, -1))
+                continue
+            column, mask = resample(parts[m], masks.get(m), length), masks.get(m)
+            columns.append(column if mask is None else torch.where(mask.any(1)[:, None, None], column, null))
+        layout = TokenLayout.build([length], [None], len(first), first.device)
         return layout.mean(self.block(self.ffn(torch.cat(columns, 2).flatten(0, 1)), layout))
 
-    def _over_sequence(self, parts: list[Tensor], masks: list[Tensor | None]) -> Float[Tensor, "B D"]:
-        x = torch.cat(parts, 1)
+    def _over_sequence(self, parts: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Float[Tensor, "B D"]:
+        x = torch.cat(list(parts.values()), 1)
         mask = None
-        if any(m is not None for m in masks):
-            full = [torch.ones(p.shape[:2], dtype=torch.bool, device=p.device) for p in parts]
-            mask = torch.cat([f if m is None else m for m, f in zip(masks, full, strict=True)], 1)
+        if any(m in masks for m in parts):
+            full = {m: torch.ones(p.shape[:2], dtype=torch.bool, device=p.device) for m, p in parts.items()}
+            mask = torch.cat([masks.get(m, f) for m, f in full.items()], 1)
         layout = TokenLayout.build([x.shape[1]], [mask], x.shape[0], x.device)
         return layout.mean(self.block(self.ffn(layout.buckets[0].pack(x)), layout))
 
 
 class FusionHead(nn.Module, PyTorchModelHubMixin, library_name="pgm", tags=["multimodal"], license="apache-2.0"):
-    """Eqs. 13-14: PgM's features -> one vector and logits. Missing modalities are rows of False in `masks`."""
+    """Eqs. 13-14: PgM's features -> one vector and logits.
+
+    A modality is missing for a sample whose row of its mask is False, and for all samples where it has no features.
+    """
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
@@ -162,21 +161,27 @@ class FusionHead(nn.Module, PyTorchModelHubMixin, library_name="pgm", tags=["mul
         paired: Mapping[str, Float[Tensor, "B _ D"]],
         masks: Mapping[str, Bool[Tensor, "B _"]] | None = None,
     ) -> FusionOutput:
-        """Fuse PgMOutput.uni and .paired. Raises UserError when a modality of the configuration is not among them."""
-        given = {"uni": uni, "paired": paired}
-        fused = self._combine([self._stream(branch, given[branch], masks or {}) for branch in self.config.branches])
-        fused = F.gelu(self.join(fused))
+        """Fuse PgMOutput.uni, .paired and .masks.
+
+        Raises UserError for a modality that one branch has and another lacks, or that the configuration does not know.
+        """
+        given = {branch: {"uni": uni, "paired": paired}[branch] for branch in self.config.branches}
+        self._check(given)
+        names = [m for m in self.config.modalities if m in next(iter(given.values()))]
+        vectors = [self.streams[b]({m: parts[m] for m in names}, masks or {}) for b, parts in given.items()]
+        fused = F.gelu(self.join(self._combine(vectors)))
         return FusionOutput(fused, self.head(self.dropout(fused)))
 
-    def _stream(self, branch: str, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Float[Tensor, "B D"]:
-        absent = [m for m in self.config.modalities if m not in features]
-        if absent:
-            raise UserError(
-                f"The {branch} branch lacks {', '.join(absent)}; it holds {', '.join(features) or 'nothing'}."
-            )
-        names = self.config.modalities
-        y: Tensor = self.streams[branch]([features[m] for m in names], [masks.get(m) for m in names])
-        return y
+    def _check(self, given: Mapping[str, Mapping[str, Tensor]]) -> None:
+        known = self.config.modalities
+        found = {m for parts in given.values() for m in parts}
+        for m in sorted(found - set(known)):
+            raise UserError(f"Unknown modality {m!r}; this FusionHead was built for {', '.join(known)}.")
+        for branch, parts in given.items():
+            absent = [m for m in known if m in found and m not in parts]
+            if absent or not parts:
+                lacks = ", ".join(absent or known)
+                raise UserError(f"The {branch} branch lacks {lacks}; it holds {', '.join(parts) or 'nothing'}.")
 
     def _combine(self, vectors: list[Float[Tensor, "B D"]]) -> Float[Tensor, "B _"]:
         """[u_f, p_f] of eq. 14, or another way to make one vector of the two."""

@@ -26,15 +26,18 @@ from .losses import Classifiers, reconstruction_loss
 from .partitioner import Gates, Partitioner, gates_of, partition
 
 SHARED = "shared"
+Given = Mapping[str, Tensor | None]  # the modalities of a call, with their masks
 
 
 class PgMOutput(NamedTuple):
     """What `PgM.forward` returns.
 
-    uni, paired: modality -> (B, S_m, D), zeros in the padding; empty for a dropped branch.
+    uni, paired: modality -> (B, S_m, D), zeros in the padding; empty for a dropped branch. A modality left out of the
+        call is left out here, in the gates and in the reconstructions too: FusionHead takes it for missing.
     gates: one {modality: Gates} an iteration, (B, 1, D) each ((B, S_m, D) for gate_scope="token").
     reconstructions: modality -> (B, S_m, D), the last iteration's (eq. 7); empty when losses were not computed.
     losses: "ufc", "pfc", "upr" -> scalar, summed over iterations (a removed module's is zero); empty when not computed.
+    masks: the masks of the call, for FusionHead: which tokens are real, and which samples have a modality.
     """
 
     uni: dict[str, Tensor]
@@ -42,6 +45,7 @@ class PgMOutput(NamedTuple):
     gates: tuple[dict[str, Gates], ...]
     reconstructions: dict[str, Tensor]
     losses: dict[str, Tensor]
+    masks: dict[str, Tensor]
 
     @property
     def pretraining_loss(self) -> Float[Tensor, ""]:
@@ -110,10 +114,11 @@ class PgM(
         losses: compute reconstructions and losses; by default in training mode only.
         Raises UserError for unknown modalities and shapes that do not fit.
         """
+        given = {m: (masks or {}).get(m) for m in self.config.modalities if m in tokens}
         layout, original = self._embed(tokens, masks or {})
         compute = self.training if losses is None else losses
         if "partitioner" in self.config.without:
-            return self._unpartitioned(layout, original, compute)
+            return self._unpartitioned(layout, original, given, compute)
         u = p = feed_u = feed_p = original
         gates, totals = [], [original.new_zeros(()) for _ in range(3)]
         rebuilt: Tensor | None = None
@@ -130,7 +135,7 @@ class PgM(
             if compute:
                 rebuilt = self._decode(u, p, layout)
                 totals = [a + b for a, b in zip(totals, self._losses(u, p, rebuilt, original, layout), strict=True)]
-        return self._output(layout, u, p, gates, rebuilt, totals if compute else [])
+        return self._output(layout, given, u, p, gates, rebuilt, totals if compute else [])
 
     def _embed(
         self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]
@@ -246,19 +251,21 @@ class PgM(
         pfc = zero if "paired_learner" in self.config.without else self.classifiers.paired(other, mp, layout)
         return [ufc, pfc, zero if rebuilt is None else reconstruction_loss(rebuilt, original, layout)]
 
-    def _named(self, flat: Tensor, layout: TokenLayout) -> dict[str, Tensor]:
-        return dict(zip(self.config.modalities, layout.padded(flat), strict=True))
+    def _named(self, flat: Tensor, layout: TokenLayout, given: Given) -> dict[str, Tensor]:
+        named = zip(self.config.modalities, layout.padded(flat), strict=True)
+        return {m: x for m, x in named if m in given}
 
-    def _named_gates(self, gates: Gates, layout: TokenLayout) -> dict[str, Gates]:
+    def _named_gates(self, gates: Gates, layout: TokenLayout, given: Given) -> dict[str, Gates]:
         if self.config.gate_scope == "token":
             parts = [layout.padded(gates.uni), layout.padded(gates.paired)]
         else:
             parts = [[g.unsqueeze(1) for g in layout.rows_by_modality(x)] for x in gates]
-        return {m: Gates(a, b) for m, a, b in zip(self.config.modalities, *parts, strict=True)}
+        return {m: Gates(a, b) for m, a, b in zip(self.config.modalities, *parts, strict=True) if m in given}
 
     def _output(
         self,
         layout: TokenLayout,
+        given: Given,
         u: Tensor,
         p: Tensor,
         gates: list[Gates],
@@ -267,14 +274,15 @@ class PgM(
     ) -> PgMOutput:
         branches = self.config.branches
         return PgMOutput(
-            uni=self._named(u, layout) if "uni" in branches else {},
-            paired=self._named(p, layout) if "paired" in branches else {},
-            gates=tuple(self._named_gates(g, layout) for g in gates),
-            reconstructions={} if rebuilt is None else self._named(rebuilt, layout),
+            uni=self._named(u, layout, given) if "uni" in branches else {},
+            paired=self._named(p, layout, given) if "paired" in branches else {},
+            gates=tuple(self._named_gates(g, layout, given) for g in gates),
+            reconstructions={} if rebuilt is None else self._named(rebuilt, layout, given),
             losses=dict(zip(("ufc", "pfc", "upr"), totals, strict=True)) if totals else {},
+            masks={m: mask for m, mask in given.items() if mask is not None},
         )
 
-    def _unpartitioned(self, layout: TokenLayout, original: Tensor, compute: bool) -> PgMOutput:
+    def _unpartitioned(self, layout: TokenLayout, original: Tensor, given: Given, compute: bool) -> PgMOutput:
         """Table 3 without partitioner: u = p = I, and nothing to pre-train."""
         zeros = [original.new_zeros(()) for _ in range(3)] if compute else []
-        return self._output(layout, original, original, [], None, zeros)
+        return self._output(layout, given, original, original, [], None, zeros)

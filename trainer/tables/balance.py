@@ -14,9 +14,10 @@ from typing import Any
 from ...cache.errors import UserError
 from ..laziness import Measure, check, gradient_means, known, shapley_shares
 from ..methods import Shape, choose, modalities_of
-from ..protocol import Protocol, changed
+from ..protocol import Protocol
 from ..request import Request, resolve
 from ..seeds import spread_of
+from ..switches import changed
 from .definitions import Row, TableSpec
 from .plan import Cell, TablePlan
 from .results import TableResult, results_of

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...cache.errors import UserError
-from ..protocol import nearest
+from ..switches import nearest
 
 if TYPE_CHECKING:
     from ..missing import Missing
@@ -90,23 +90,14 @@ def ablation(vary: Sequence[str], method: str = "pgm") -> TableSpec:
         axes = [axis(part) for part in option.split(" x ")]
         for combination in itertools.product(*axes):
             settings = dict(combination)
-            rows.append(Row(", ".join(f"{name}={told(value)}" for name, value in combination), method, settings))
+            rows.append(Row(", ".join(f"{name}={value}" for name, value in combination), method, settings))
     return TableSpec("ablation", f"Ablation of {method}: {'; '.join(vary)}", tuple(rows), default)
 
 
-def axis(text: str) -> list[tuple[str, Any]]:
+def axis(text: str) -> list[tuple[str, str]]:
     """One switch and its values."""
     name, separator, values = text.strip().partition("=")
     found = [value.strip() for value in values.split(",") if value.strip()]
     if not separator or not name or not found:
         raise UserError(f"--vary takes NAME=VALUE,VALUE,... (or a grid: 'A=1,2 x B=3,4'), not {text!r}.")
-    name = name.strip().replace("-", "_")
-    # The one switch that is a list: modules to leave out, joined by +, or none.
-    if name == "without":
-        return [(name, () if value == "none" else tuple(value.split("+"))) for value in found]
-    return [(name, value) for value in found]
-
-
-def told(value: Any) -> str:
-    """A setting's value as it stands in a row's name."""
-    return ("+".join(value) or "none") if isinstance(value, tuple) else str(value)
+    return [(name.strip().replace("-", "_"), value) for value in found]

@@ -85,8 +85,7 @@ class Cell:
         """What names the first stage this run shares with others, None where it shares none."""
         if not self.stages or self.stages[0].shares is None:
             return None
-        known = SharedStages(self.request.runs, self.resolved.data_identity, self.resolved.protocol, self.request.seed)
-        return str(known.folder(self.stages[0]))
+        return str(SharedStages(self.resolved).folder(self.stages[0]))
 
 
 @dataclass(frozen=True)

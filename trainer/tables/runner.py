@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ...cache import absolute_url
 from ...cache.errors import PgMError
 from ..events import Listener, silent
 from ..request import Request, resolve
@@ -115,7 +116,7 @@ def on_workers(cells: Sequence[Cell], crew: Crew, count: int, tell: Callable[[Ou
         cell_of = {}
 
         def submit(cell: Cell) -> object:
-            request = absolute(cell.request)
+            request = settled(cell)
             # Not pure: a failed run asked for again must be tried again. Cells with a shared first stage go before what
             # was submitted earlier: they are the long ones, and left for the end they keep one worker busy alone.
             first = cell.shared is not None
@@ -153,6 +154,13 @@ def chains(cells: Sequence[Cell]) -> tuple[list[Cell], dict[int, list[Cell]]]:
     return leaders, followers
 
 
-def absolute(request: Request) -> Request:
-    """The request with absolute paths: a worker elsewhere has another working directory."""
-    return replace(request, features=absolute_url(request.features), runs=request.runs.absolute())
+def settled(cell: Cell) -> Request:
+    """The cell's request with nothing left to a worker, who has another directory and may have another device."""
+    request, resolved = cell.request, cell.resolved
+    return replace(
+        request,
+        features=absolute_url(request.features),
+        runs=request.runs.absolute(),
+        device=str(resolved.device),
+        settings={**request.settings, "precision": resolved.protocol.precision},
+    )

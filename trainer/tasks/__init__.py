@@ -1,6 +1,6 @@
 """Tasks: what is learned from a dataset and how it is judged."""
 
-from .base import Task, Views
+from .base import Forward, Task, Views
 from .choice import task_for
 from .classification import Classification, Emotion
 from .retrieval import Retrieval
@@ -9,6 +9,7 @@ from .sentiment import SentimentClasses, SentimentRegression
 __all__ = [
     "Classification",
     "Emotion",
+    "Forward",
     "Retrieval",
     "SentimentClasses",
     "SentimentRegression",

@@ -6,8 +6,8 @@ A task never sees where its samples come from; the loop hands it training batche
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,23 @@ from ..batch import Inputs
 from ..methods.base import MethodOutput
 from .scores import Columns, SampleScores
 
-Forward = Callable[[Inputs], MethodOutput]
+
+class Forward(Protocol):
+    """A model, as a task runs it. losses: whether the method's own losses are wanted of this pass."""
+
+    def __call__(self, inputs: Inputs, losses: bool = True) -> MethodOutput: ...
+
+
 Views = Mapping[str, NDArray[np.float32]]  # view name -> (N, outputs) logits or (N, d) embeddings
 
 
 class Task(ABC):
-    """What is learned, and how well it was learned."""
+    """What is learned, and how well it was learned.
 
+    version: of the task's code, raised when training on the same targets comes to other numbers.
+    """
+
+    version: ClassVar[int] = 1
     monitor: ClassVar[str]  # the validation metric that selects weights
     primary: ClassVar[str]  # the test metric that rows are compared on
     larger_is_better: ClassVar[bool] = True

@@ -27,7 +27,7 @@ def test_the_ten_lines_of_the_readme() -> None:
     pgm = PgM(PgMConfig.small({"text": 768, "image": 512}))
     fusion = FusionHead(FusionConfig.small(("text", "image"), classes=5))
     out = pgm({"text": text, "image": image}, {"text": text_mask})
-    logits = fusion(out.uni, out.paired, {"text": text_mask}).logits
+    logits = fusion(out.uni, out.paired, out.masks).logits
     loss = torch.nn.functional.cross_entropy(logits, label) + 0.5 * out.pretraining_loss
     loss.backward()
     assert all(p.grad is not None for p in pgm.parameters())

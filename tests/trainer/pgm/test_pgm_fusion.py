@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pgm.cache.errors import UserError
-from pgm.trainer.pgm import FusionConfig, FusionHead
+from pgm.trainer.pgm import FusionConfig, FusionHead, PgM, PgMConfig
 from pgm.trainer.pgm.fusion import resample
 from torch import Tensor
 
@@ -118,7 +118,29 @@ def test_a_modality_without_features_is_named() -> None:
         head(uni, paired)
 
 
+def test_a_modality_the_head_does_not_know_is_named() -> None:
+    uni, paired, _ = features()
+    uni["audio"] = paired["audio"] = uni["text"]
+    with pytest.raises(UserError, match="Unknown modality 'audio'"):
+        head_for()(uni, paired)
+
+
+@pytest.mark.parametrize("axis", ["feature", "sequence", "pooled"])
+def test_a_modality_left_out_of_the_call_is_the_learned_vector(axis: str) -> None:
+    """Left out, and masked in every sample, are the same; the logits were off by as much as zeros are from it."""
+    torch.manual_seed(0)
+    pgm, head = PgM(PgMConfig(dict.fromkeys(NAMES, 8), 8, 2, 12, dropout=0.0)), head_for(axis=axis)
+    tokens = {m: torch.randn(4, 3, 8) for m in NAMES}
+    masks = {"vision": torch.zeros(4, 3, dtype=torch.bool)}
+    masked, left_out = pgm(tokens, masks), pgm({"text": tokens["text"]})
+    expected = head(masked.uni, masked.paired, masks).logits
+    torch.testing.assert_close(head(left_out.uni, left_out.paired).logits, expected)
+    torch.testing.assert_close(head(left_out.uni, left_out.paired, left_out.masks).logits, expected)
+    torch.testing.assert_close(head(masked.uni, masked.paired, masked.masks).logits, expected)
+    assert (head(masked.uni, masked.paired).logits - expected).abs().max() > 0.01, "zeros are something else"
+
+
 @pytest.mark.parametrize("changes", [{"fusion": "concatenate"}, {"axis": "features"}, {"branches": ("unimodal",)}])
 def test_unknown_choices_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="is not one of"):
+    with pytest.raises(UserError, match="is one of"):
         FusionConfig(NAMES, **changes)
