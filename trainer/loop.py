@@ -35,7 +35,7 @@ from .tasks import Task
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how precisely the model runs; `forward` is the model, or its compiled form."""
+    """Where and how precisely the model runs. compile: the training step; answers are the plain model's, as loaded."""
 
     device: torch.device
     precision: str  # fp32 or bf16
@@ -224,7 +224,7 @@ class Training:
         if not stage.labels:
             return False
         task = self.task.alone() if stage.modality else self.task
-        entry["val"] = evaluate(self.forward, task, self.feeds["val"], self.machine, stage.modality).metrics
+        entry["val"] = evaluate(self.model, task, self.feeds["val"], self.machine, stage.modality).metrics
         improved = task.better(entry["val"], self.progress.best_val)
         if improved:
             self.progress.best, self.progress.best_val = copied(self.model.state_dict()), entry["val"]

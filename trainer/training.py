@@ -178,7 +178,6 @@ def finish(run: Run, resolved: Resolved, how: Execution, training: Training, sec
     scores: dict[str, Evaluated] = {}
     for split, feed in (("val", training.feeds["val"]), ("test", test)):
         if len(feed):
-            # The plain model also of a compiled training: what is stored is what the weights answer when loaded.
             scores[split] = evaluate(model, data.task, feed, training.machine)
             ids = [data.ids[row] for row in feed.rows]
             table = predictions_table(data.task, ids, scores[split].views, scores[split].targets)

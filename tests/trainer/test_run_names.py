@@ -189,10 +189,11 @@ def test_predictions_need_no_labels_of_the_samples(
 def test_a_compiled_training_ends_in_a_run_that_loads(
     tmp_path: Path, make_toy: Callable[..., Path], quick: Callable[..., Run]
 ) -> None:
-    # Batches of one shape, so that there is one graph to compile for training and one for validation.
+    # Batches of one shape, so that there is one graph to compile.
     features = make_toy(tmp_path / "features", counts={"train": 32, "val": 16, "test": 16}, longest=1)
     run = quick(features, tmp_path, "single:text", compile=True, settings={"epochs": 8, "lr": 1e-2})
     assert run.config["machine"]["compile"] is True
     losses = [entry["losses"]["loss"] for entry in run.metrics]
     assert losses[-1] < losses[0]
     assert evaluate_run(run, "test", None, "auto", "auto")["metrics"] == run.test
+    assert run.val in [entry["val"] for entry in run.metrics], "what was selected on is what is stored"
