@@ -99,7 +99,7 @@ def data_of(run: Run, features: Place | None) -> TrainingData:
         having = f"There are: {', '.join(known)}." if known else "There is none."
         drawn = next((n for n in environment.get("notes", ()) if n.startswith(told_split_as(split))), "")
         raise NotFound(
-            f"Run {run.id} was trained on the split {split!r} of {folder}, and {dataset.storage.url} has no such split now. "
+            f"Run {run.id} was trained on the split {split!r} of {folder}, which {dataset.storage.url} no longer has. "
             f"{having} {drawn or f'Draw it again: pgm cache split {folder} --name {split}'}"
         )
     protocol = Protocol(**config["protocol"])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from pgm.cache.errors import RunFailed, RunLocked
+from pgm.trainer.lock import RunLock
 from pgm.trainer import Run
 from pgm.trainer.events import BatchFinished, Event, RunStarted
 from pgm.trainer.request import Request, resolve
