@@ -1,5 +1,6 @@
 """One immutable piece of a store: the features of some samples, in Zarr v3 or HDF5, named by its inputs and its bytes."""
 
+from .check import is_intact as is_intact
 from .contents import STATUSES as STATUSES
 from .contents import Codec as Codec
 from .contents import Contents as Contents

@@ -12,7 +12,7 @@ samples are 3.7 GB of file and no memory: only what is asked for is read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -132,8 +132,9 @@ class IndexBuilder:
         order = [number for number in used[np.argsort(first)].tolist() if number >= 0]
         renumbered = np.full(len(names) + 1, -1, np.int32)
         renumbered[order] = np.arange(len(order))
-        self.index.segment[:] = renumbered[self.index.segment]
-        return self.index, tuple(names[number] for number in order)
+        # A new column: a commit that lost its race builds again.
+        index = replace(self.index, segment=renumbered[self.index.segment])
+        return index, tuple(names[number] for number in order)
 
     def _number(self, name: str) -> int:
         return self._numbers.setdefault(name, len(self._numbers))
