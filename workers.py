@@ -52,7 +52,7 @@ class Workers:
     def client(self) -> Any:
         """A client of the running cluster, started now if it was not."""
         if self._client is None:
-            if self.scheduler or self.scheduler_file:
+            if self.external:
                 self._client = connect(self.scheduler, self.scheduler_file)
             else:
                 with deaf_children():
@@ -62,6 +62,11 @@ class Workers:
             for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
         return self._client
+
+    @property
+    def external(self) -> bool:
+        """Whether the workers are those of a running scheduler."""
+        return bool(self.scheduler or self.scheduler_file)
 
     @property
     def dashboard(self) -> str | None:

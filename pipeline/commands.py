@@ -160,14 +160,13 @@ def load_any(
 ) -> Collection:
     """The samples DATASET or --hf names: a known dataset, a table of the user's, a dataset of the hub."""
     from .datasets import load_dataset
-    from .datasets.hub import fetch
+    from .datasets.hub import default_name, fetch
     from .datasets.table import Columns, is_table, load_table
 
     chosen = Columns(**columns)
     if hf is not None:
-        name = name or Path(hf).name
-        table = fetch(hf, chosen, Path("data") / name)
-        return load_table(table, replace(chosen, split=chosen.split or "split"), None, name, task)
+        table = fetch(hf, chosen, Path("data"))
+        return load_table(table, replace(chosen, split=chosen.split or "split"), None, name or default_name(hf), task)
     if dataset is None:
         raise UserError("Which dataset? For example: pgm extract digits. `pgm extract --help` shows more.")
     if is_table(dataset):

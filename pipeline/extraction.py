@@ -16,7 +16,7 @@ from ..cache import FeatureWriter, list_datasets, open_dataset, write_dataset
 from ..cache.errors import TooManyFailures, UserError
 from .collection import Collection
 from .datasets import ADAPTERS, load_dataset
-from .encoders import EncoderSpec, FrozenEncoder, build_encoder
+from .encoders import EncoderSpec, FrozenEncoder, build_encoder, resolve_spec
 from .events import Finished, Listener, Note, Planned, ShardWritten, ignore
 from .execute import Executor, make_executor
 from .job import EncodeJob
@@ -117,6 +117,8 @@ class _Run:
 
 def _extract_modality(collection: Collection, spec: EncoderSpec, run: _Run) -> Finished:
     began = time.perf_counter()
+    if spec.compute == "auto":
+        spec = resolve_spec(spec, run.executor.device_kind(spec.device))
     encoder = build_encoder(spec)
     plan = make_plan(collection, encoder, run.dataset, run.options.store)
     there = standing(plan, run.options.retry_failed)

@@ -1,14 +1,16 @@
 """A dataset of the Hugging Face hub, or a local one in its format, where the `datasets` library is installed.
 
-Its rows become files and a Parquet table under `data/`, written once; from there on it is a user's own table. Copying
-costs disk, and buys that worker processes read plain files and that a later run needs neither the library nor the
-network.
+Its rows become files and a Parquet table under `data/hub/`, written once; from there on it is a user's own table.
+Copying costs disk, and buys that worker processes read plain files and that a later run needs neither the library nor
+the network. The folder is named by the whole source and the columns taken of it: two owners' datasets of one name, and
+a local dataset that was saved again, never meet.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from ...cache.errors import NotFound, UserError
 from .table import Columns
@@ -23,11 +26,27 @@ from .table import Columns
 TABLE = "table.parquet"
 
 
-def fetch(name: str, columns: Columns, folder: Path) -> Path:
-    """Write the rows of hub dataset `name` under `folder` and return the table's path; at once if it is there.
+def default_name(name: str) -> str:
+    """What a hub dataset is called here: `owner--name`, or a local folder's own name."""
+    return Path(name).resolve().name if Path(name).is_dir() else name.replace("/", "--")
+
+
+def copy_folder(name: str, columns: Columns) -> str:
+    """The name of the folder that holds the copy: readable, with a digest of what was copied."""
+    hasher = xxhash.xxh3_64(json.dumps([name, columns.named()], sort_keys=True).encode())
+    # What `save_to_disk` says of the rows, their fingerprint among it.
+    for state in sorted([*Path(name).glob("state.json"), *Path(name).glob("*/state.json")]):
+        hasher.update(state.read_bytes())
+    return f"{default_name(name)}--{hasher.hexdigest()[:8]}"
+
+
+def fetch(name: str, columns: Columns, data: Path) -> Path:
+    """Write the rows of hub dataset `name` into a folder of their own under `data`/hub and return the table's path; at
+    once if it is there.
 
     Raises UserError where the library is not installed, NotFound where it cannot load the dataset.
     """
+    folder = data / "hub" / copy_folder(name, columns)
     table = folder / TABLE
     if table.exists():
         return table

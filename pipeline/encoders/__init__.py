@@ -2,6 +2,16 @@
 
 from .base import FrozenEncoder
 from .build import build_encoder
-from .spec import EncoderSpec, parse_pooling
+from .identity import check_same_identity, library_versions, version_changes
+from .spec import EncoderSpec, parse_pooling, resolve_spec
 
-__all__ = ["EncoderSpec", "FrozenEncoder", "build_encoder", "parse_pooling"]
+__all__ = [
+    "EncoderSpec",
+    "FrozenEncoder",
+    "build_encoder",
+    "check_same_identity",
+    "library_versions",
+    "parse_pooling",
+    "resolve_spec",
+    "version_changes",
+]

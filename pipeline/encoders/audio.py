@@ -16,7 +16,7 @@ import torch
 from ..decode import decode_audio
 from ..media import Media
 from .base import Batch, FrozenEncoder
-from .vision import processor_config
+from .identity import settings
 
 HOP_SECONDS = 0.010
 # Kaldi's 25 ms window needs one whole window of sound.
@@ -25,6 +25,8 @@ WINDOW_SECONDS = 0.025
 
 class SpectrogramEncoder(FrozenEncoder):
     """Mel frames (B, T, F) -> (B, S, D); S is the same for every clip."""
+
+    version = 1
 
     def __init__(self, *args: Any, extractor: Any, has_cls: bool, **kwargs: Any) -> None:
         self.extractor = extractor
@@ -61,6 +63,6 @@ class SpectrogramEncoder(FrozenEncoder):
     def processing(self) -> Mapping[str, Any]:
         return {
             "processor": type(self.extractor).__name__,
-            "processor_config": processor_config(self.extractor),
+            "processor_config": settings(self.extractor),
             "decode": {"sample_rate": self.rate, "seconds": round(self.seconds, 3), "channels": "mean"},
         }

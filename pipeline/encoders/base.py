@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import xxhash
 from torch import Tensor, nn
 
 from ...cache.errors import UserError
-from ..decode import DecodeError
+from ..decode import DECODE_VERSION, DecodeError
 from ..media import Media
-from .spec import EncoderSpec, parse_pooling
+from .identity import digest_weights, settings
+from .spec import EncoderSpec, parse_pooling, resolve_spec
 
 Batch = dict[str, Tensor]
 COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -31,17 +32,20 @@ class FrozenEncoder(ABC):
     `decode` and `collate` run in threads ahead of the model and touch no device; `encode` is the forward pass.
     """
 
+    # Raise it where the same media and weights would give other numbers: it is part of every store's name.
+    version: ClassVar[int]
     has_cls = False
     # False where padding would change the numbers: then only items of equal length share a batch.
     mixes_lengths = True
 
     def __init__(self, spec: EncoderSpec, model: nn.Module, name: str, revision: str | None, random: bool) -> None:
-        self.spec = spec
         self.name = name
         self.revision = revision
         self.random_weights = random
         self.device = resolve_device(spec.device)
-        self.compute = resolve_compute(spec.compute, self.device)
+        # What was left open is settled here: whoever is sent this spec has nothing to decide.
+        self.spec = replace(resolve_spec(spec, self.device.type), revision=revision or spec.revision)
+        self.compute = COMPUTE[self.spec.compute]
         self.pooling, self.pooled_tokens = parse_pooling(spec.pooling)
         if self.pooling == "cls" and not self.has_cls:
             raise UserError(f"--pool cls: {name} has no CLS token. Use --pool mean or tokens:K.")
@@ -67,7 +71,7 @@ class FrozenEncoder(ABC):
 
     @abstractmethod
     def processing(self) -> Mapping[str, Any]:
-        """What of decoding and preprocessing decides the numbers, as JSON-able values."""
+        """What of decoding (under the key `decode`) and preprocessing decides the numbers, as JSON-able values."""
 
     def token_lengths(self, batch: Batch) -> list[int]:
         """Valid tokens of each row of the model's output."""
@@ -132,18 +136,25 @@ class FrozenEncoder(ABC):
         return tensor.to(self.device, dtype, non_blocking=True)
 
     def identity_fields(self) -> dict[str, Any]:
-        """Everything of this encoder that decides the numbers, as JSON-able values (no paths, no device, no batch
-        size)."""
+        """Everything of this encoder that decides the numbers, as JSON-able values.
+
+        No path, name, commit, device or batch size: a checkpoint that was moved, or whose page alone was edited, is
+        the same encoder.
+        """
+        processing = self.processing()
         return {
-            "encoder": self.name,
-            "revision": self.revision,
+            "wrapper": {"class": type(self).__name__, "version": self.version},
             "weights": self.weights_digest,
             "random_weights": self.random_weights,
             "model_class": type(self.model).__name__,
+            "model_config": settings(self.config),
+            "attention": getattr(self.config, "_attn_implementation", None),
             "layer": self.spec.layer,
             "pooling": self.spec.pooling,
-            "compute_dtype": str(self.compute).removeprefix("torch."),
-            **self.processing(),
+            "compute_dtype": self.spec.compute,
+            "compiled": self.spec.compile,
+            **processing,
+            "decode": {**processing["decode"], "version": DECODE_VERSION[self.spec.modality]},
         }
 
 
@@ -159,15 +170,6 @@ def _tensor(value: Any) -> Tensor:
     return value
 
 
-def digest_weights(model: nn.Module) -> str:
-    """Content hash of a model's parameters and buffers, by name."""
-    hasher = xxhash.xxh3_128()
-    for name, tensor in sorted(model.state_dict().items()):
-        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        hasher.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return hasher.hexdigest()
-
-
 def resolve_device(device: str) -> torch.device:
     """The device to run on. Raises UserError where CUDA is asked for and absent."""
     if device == "auto":
@@ -175,10 +177,3 @@ def resolve_device(device: str) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine's PyTorch sees no GPU. Use --device cpu, or auto.")
     return torch.device(device)
-
-
-def resolve_compute(compute: str, device: torch.device) -> torch.dtype:
-    """The dtype of the forward pass; "auto" is bfloat16 on CUDA and float32 elsewhere."""
-    if compute == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return COMPUTE[compute]

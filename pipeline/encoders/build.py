@@ -41,6 +41,8 @@ _TEXT = {
     model_type: Family("text", "bert", "AutoModel")
     for model_type in ("bert", "roberta", "xlm-roberta", "distilbert", "electra", "camembert", "deberta-v2", "mpnet")
 }
+# Parts of a model that its hidden states do not pass through.
+UNUSED = ("pooler", "mask_token", "masked_spec_embed", "head", "heads")
 _UNPOOLED = (("add_pooling_layer", False),)
 FAMILIES: dict[str, Family] = {
     "t5": Family("text", "t5", "T5EncoderModel"),
@@ -81,16 +83,31 @@ def build_encoder(spec: EncoderSpec) -> FrozenEncoder:
     revision = getattr(config, "_commit_hash", None)
     # From here on the commit, not a branch that may move.
     pinned = {"revision": revision} if revision else {}
-    loader = getattr(transformers, family.loader)
-    try:
-        model = loader.from_pretrained(
-            spec.source, dtype=torch.float32, trust_remote_code=False, **pinned, **dict(family.options)
-        )
-    except (OSError, ValueError) as error:
-        raise NotFound(f"The weights of {spec.source} could not be loaded: {_first_line(error)}") from error
+    model = _loaded(spec, getattr(transformers, family.loader), {**pinned, **dict(family.options)})
     model = model.get_encoder() if family.kind == "whisper" else model
     processor = _processor(spec, family, pinned)
     return _wrap(spec, family.kind, model, processor, _display_name(spec.source), revision, random=False)
+
+
+def _loaded(spec: EncoderSpec, loader: Any, options: dict[str, Any]) -> Any:
+    """The checkpoint's model in float32. Weights it lacks and a frozen encoder does not use are zero; transformers
+    draws them at random, and each loading would be another encoder."""
+    try:
+        model, info = loader.from_pretrained(
+            spec.source, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **options
+        )
+    except (OSError, ValueError) as error:
+        raise NotFound(f"The weights of {spec.source} could not be loaded: {_first_line(error)}") from error
+    lacking = sorted(info["missing_keys"])
+    if used := [name for name in lacking if not any(part in UNUSED for part in name.split("."))]:
+        raise UserError(
+            f"{spec.source} lacks weights that {type(model).__name__} computes with: {', '.join(used[:3])}"
+            f"{f' and {len(used) - 3} more' if len(used) > 3 else ''}. It is not a whole checkpoint of this model."
+        )
+    with torch.no_grad():
+        for name in lacking:
+            model.get_parameter(name).zero_()
+    return model
 
 
 def _tiny(spec: EncoderSpec) -> FrozenEncoder:

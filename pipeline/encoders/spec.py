@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ...cache.errors import UserError
@@ -44,6 +44,17 @@ class EncoderSpec:
         for name, value in (("max_tokens", self.max_tokens), ("frames", self.frames), ("batch_size", self.batch_size)):
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, not {value}.")
+
+
+def resolve_spec(spec: EncoderSpec, device_kind: str) -> EncoderSpec:
+    """`spec` with compute="auto" decided by the kind of device ("cpu" or "cuda") that will run the encoder.
+
+    Asked of the executor before anything is named: a plan made on a machine without a GPU for workers with GPUs is
+    bfloat16, and says so.
+    """
+    if spec.compute != "auto":
+        return spec
+    return replace(spec, compute="bfloat16" if device_kind == "cuda" else "float32")
 
 
 def parse_pooling(pooling: str) -> tuple[str, int | None]:

@@ -23,6 +23,8 @@ LONGEST = 512
 class TextEncoder(FrozenEncoder):
     """Token ids (B, S) with their attention mask -> (B, S, D)."""
 
+    version = 1
+
     def __init__(self, *args: Any, tokenizer: Any, family: str, **kwargs: Any) -> None:
         self.tokenizer = tokenizer
         self.has_cls = family == "bert"

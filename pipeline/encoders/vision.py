@@ -15,10 +15,13 @@ from PIL import Image
 from ..decode import DecodeError, decode_frames
 from ..media import ArrayMedia, FileMedia, Media
 from .base import Batch, FrozenEncoder
+from .identity import settings
 
 
 class VisionEncoder(FrozenEncoder):
     """Pixels (B, 3, H, W) -> (B, S, D); S is the same for every image."""
+
+    version = 1
 
     def __init__(self, *args: Any, processor: Any, has_cls: bool, **kwargs: Any) -> None:
         self.processor = processor
@@ -60,22 +63,6 @@ class VisionEncoder(FrozenEncoder):
     def processing(self) -> Mapping[str, Any]:
         return {
             "processor": type(self.processor).__name__,
-            "processor_config": processor_config(self.processor),
+            "processor_config": settings(self.processor),
             "decode": {"frames": self.spec.frames},
         }
-
-
-# What a processor's saved configuration holds besides what it does to the data.
-BOOKKEEPING = (
-    "image_processor_type",
-    "feature_extractor_type",
-    "processor_class",
-    "_commit_hash",
-    "return_tensors",
-    "device",
-)
-
-
-def processor_config(processor: Any) -> dict[str, Any]:
-    """The processor's settings, without bookkeeping keys and unset options."""
-    return {k: v for k, v in processor.to_dict().items() if k not in BOOKKEEPING and v is not None}

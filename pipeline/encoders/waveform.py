@@ -17,7 +17,7 @@ import torch
 from ..decode import DecodeError, decode_audio
 from ..media import Media
 from .base import Batch, FrozenEncoder
-from .vision import processor_config
+from .identity import settings
 
 MAX_SECONDS = 30.0
 # Containers whose header states the exact number of samples.
@@ -27,6 +27,7 @@ EXACT_HEADERS = ("WAV", "WAVEX", "FLAC", "AIFF", "AU", "RF64", "W64", "CAF")
 class WaveformEncoder(FrozenEncoder):
     """Samples (B, n) -> (B, S, D), S from the model's own strides."""
 
+    version = 1
     mixes_lengths = False
 
     def __init__(self, *args: Any, extractor: Any, **kwargs: Any) -> None:
@@ -79,6 +80,6 @@ class WaveformEncoder(FrozenEncoder):
     def processing(self) -> Mapping[str, Any]:
         return {
             "processor": type(self.extractor).__name__,
-            "processor_config": processor_config(self.extractor),
+            "processor_config": settings(self.extractor),
             "decode": {"sample_rate": self.rate, "seconds": MAX_SECONDS, "channels": "mean"},
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from pgm.cache import open_dataset
 from pgm.cache.errors import NotFound, UserError
 from pgm.pipeline import ExtractOptions, extract
-from pgm.pipeline.datasets.hub import fetch
+from pgm.pipeline.datasets.hub import default_name, fetch
 from pgm.pipeline.datasets.table import Columns, load_table
 from PIL import Image
 
@@ -59,6 +60,27 @@ def test_a_saved_dataset_becomes_a_table_and_then_features(saved: Path, tmp_path
     assert dataset.features("vision").lengths.tolist() == [17] * 5 + [0]
     # "dish number 0" as bytes, and the end mark.
     assert dataset.features("text").lengths.tolist() == [14] * 6
+
+
+@needs_library
+def test_two_datasets_of_one_name_and_other_columns_of_one_do_not_share_a_copy(saved: Path, tmp_path: Path) -> None:
+    from datasets import load_from_disk
+
+    for owner, rows in (("a", range(2)), ("b", range(2, 3))):
+        load_from_disk(str(saved))["train"].select(rows).save_to_disk(tmp_path / owner / "foo")
+    ours, theirs = (fetch(str(tmp_path / owner / "foo"), COLUMNS, tmp_path / "data") for owner in ("a", "b"))
+    assert ours != theirs
+    assert [len(load_table(table, COLUMNS, name="foo")) for table in (ours, theirs)] == [2, 1]
+    texts = Columns(text="title", label="dish", split="split")
+    assert fetch(str(tmp_path / "a" / "foo"), texts, tmp_path / "data") != ours
+    shutil.rmtree(tmp_path / "a" / "foo")
+    load_from_disk(str(saved))["train"].save_to_disk(tmp_path / "a" / "foo")
+    again = fetch(str(tmp_path / "a" / "foo"), COLUMNS, tmp_path / "data")
+    assert len(load_table(again, COLUMNS, name="foo")) == 3
+
+
+def test_datasets_of_two_owners_have_two_names() -> None:
+    assert (default_name("a/foo"), default_name("b/foo")) == ("a--foo", "b--foo")
 
 
 @needs_library
