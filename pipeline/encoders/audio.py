@@ -50,8 +50,8 @@ class SpectrogramEncoder(FrozenEncoder):
     def collate(self, items: Sequence[Any]) -> Batch:
         return {self.input_name: torch.from_numpy(np.stack(items))}
 
-    def raw_length(self, media: Media) -> int:
-        return self._canvas
+    def lengths(self, items: Sequence[Any]) -> list[int]:
+        return [self._canvas] * len(items)
 
     @cached_property
     def _canvas(self) -> int:

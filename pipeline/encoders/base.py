@@ -35,7 +35,7 @@ class FrozenEncoder(ABC):
     # Raise it where the same media and weights would give other numbers: it is part of every store's name.
     version: ClassVar[int]
     has_cls = False
-    # False where padding would change the numbers: then only items of equal length share a batch.
+    # False where padding would change more than rounding: then only items of equal length share a batch, on a GPU too.
     mixes_lengths = True
 
     def __init__(self, spec: EncoderSpec, model: nn.Module, name: str, revision: str | None, random: bool) -> None:
@@ -66,8 +66,8 @@ class FrozenEncoder(ABC):
         """A padded batch of decoded items on the CPU, with its attention mask where the model takes one."""
 
     @abstractmethod
-    def raw_length(self, media: Media) -> int:
-        """Tokens this item has before pooling, without running the model."""
+    def lengths(self, items: Sequence[Any]) -> list[int]:
+        """Tokens each decoded item will have before pooling: items of one length share a batch."""
 
     @abstractmethod
     def processing(self) -> Mapping[str, Any]:
@@ -90,17 +90,8 @@ class FrozenEncoder(ABC):
     def batch_size(self) -> int:
         return self.spec.batch_size or (128 if self.device.type == "cuda" else 32)
 
-    def measure(self, media: Sequence[Media]) -> list[int | DecodeError]:
-        """Tokens S each item's features will have, after pooling; in an unreadable item's place, why it is."""
-        lengths: list[int | DecodeError] = []
-        for item in media:
-            try:
-                lengths.append(self.pooled_length(self.raw_length(item)))
-            except (DecodeError, OSError) as error:
-                lengths.append(readable(error))
-        return lengths
-
     def pooled_length(self, tokens: int) -> int:
+        """Tokens an item keeps of so many."""
         if self.pooling in ("mean", "cls"):
             return min(tokens, 1)
         return min(tokens, self.pooled_tokens) if self.pooled_tokens else tokens

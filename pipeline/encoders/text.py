@@ -1,7 +1,4 @@
-"""Text encoders: the encoder of a T5 model, or a BERT/RoBERTa-style model, with its own tokenizer.
-
-Lengths are known from the tokenizer alone, so that the plan can fix every offset before a weight is used.
-"""
+"""Text encoders: the encoder of a T5 model, or a BERT/RoBERTa-style model, with its own tokenizer."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ from typing import Any
 import xxhash
 
 from ...cache.errors import UserError
-from ..decode import DecodeError, decode_text
+from ..decode import decode_text
 from ..decode.text import ENCODINGS
 from ..media import Media
-from .base import Batch, FrozenEncoder, readable
+from .base import Batch, FrozenEncoder
 
 # Tokenizers without a limit of their own report a number near 1e30.
 LONGEST = 512
@@ -40,20 +37,9 @@ class TextEncoder(FrozenEncoder):
     def decode(self, media: Media) -> str:
         return decode_text(media.read())
 
-    def raw_length(self, media: Media) -> int:
-        return len(self._tokenize([self.decode(media)])["input_ids"][0])
-
-    def measure(self, media: Sequence[Media]) -> list[int | DecodeError]:
+    def lengths(self, items: Sequence[Any]) -> list[int]:
         # One call for all texts: fast tokenizers cost more to enter than to run.
-        texts: list[str] = []
-        failures: dict[int, DecodeError] = {}
-        for place, item in enumerate(media):
-            try:
-                texts.append(self.decode(item))
-            except OSError as error:
-                failures[place] = readable(error)
-        counts = iter(len(ids) for ids in self._tokenize(texts)["input_ids"]) if texts else iter(())
-        return [failures[i] if i in failures else self.pooled_length(next(counts)) for i in range(len(media))]
+        return [len(ids) for ids in self._tokenize(list(items))["input_ids"]] if items else []
 
     def collate(self, items: Sequence[Any]) -> Batch:
         batch = self._tokenize(list(items), padding=True, return_tensors="pt")

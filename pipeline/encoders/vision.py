@@ -50,8 +50,8 @@ class VisionEncoder(FrozenEncoder):
     def token_lengths(self, batch: Batch) -> list[int]:
         return [-1] * (len(batch["pixel_values"]) // self.spec.frames)
 
-    def raw_length(self, media: Media) -> int:
-        return self._grid
+    def lengths(self, items: Sequence[Any]) -> list[int]:
+        return [self._grid] * len(items)
 
     @cached_property
     def _grid(self) -> int:

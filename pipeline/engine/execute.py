@@ -21,7 +21,7 @@ class Executor(Protocol):
         executors that run in this process."""
 
     def device_kind(self, device: Device) -> str:
-        """"cpu" or "cuda": what an encoder with `--device device` will run on. Raises UserError where that differs
+        """ "cpu" or "cuda": what an encoder with `--device device` will run on. Raises UserError where that differs
         from worker to worker."""
 
     def close(self) -> None:

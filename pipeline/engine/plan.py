@@ -8,13 +8,15 @@ enough that its message stays small however large the dataset is.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from ...cache.segment import SegmentName, inputs_digest, is_intact, read_segment
+from ...cache.segment import inputs_digest, is_intact, read_segment
 from ...cache.storage import LocalStorage, Storage
 from ...cache.store import Identity, Store
 from ..encoders import FrozenEncoder
@@ -87,7 +89,12 @@ class Plan:
     @property
     def sample_bytes(self) -> float:
         """Bytes of a sample's tokens, about, before compression."""
-        return max(self.estimate.tokens, 1) * self.store.dim * np.dtype(self.options.stored).itemsize
+        return sample_bytes(self.estimate, self.store.dim, self.options)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that will be written, about, before compression."""
+        return round(self.sample_bytes * len(self.pending)) if len(self.pending) else 0
 
     @property
     def segment_items(self) -> int:
@@ -96,7 +103,7 @@ class Plan:
 
     def tasks(self) -> Iterator[tuple[Rows, Task]]:
         """The rows and the task of every segment to be made, one after another."""
-        for number, rows in enumerate(cut(self.pending, self.media, self.segment_items)):
+        for number, rows in enumerate(cut(self.pending, self.segment_items, self.media)):
             numbers = rows.tolist()
             yield (
                 rows,
@@ -134,17 +141,22 @@ def make_plan(
     return Plan(store, encoder, options, ids, media, sources, missing, found, pending, retry_failed, name)
 
 
+def sample_bytes(found: Estimate, dim: int, options: StoreOptions) -> float:
+    """Bytes of a sample's tokens, before compression."""
+    return max(found.tokens, 1) * dim * np.dtype(options.stored).itemsize
+
+
 def segment_items(samples: int, sample_bytes: float) -> int:
     """Items of a segment of a store of so many samples."""
     wanted = min(max(samples * sample_bytes / SEGMENTS_WANTED, SMALLEST_SEGMENT), LARGEST_SEGMENT)
     return int(min(max(wanted // sample_bytes, 1), MOST_ITEMS))
 
 
-def cut(rows: Rows, media: Sequence[Media | None], items: int) -> Iterator[Rows]:
-    """Rows in runs of `items`, fewer where their sources stand in the task itself and are large."""
+def cut(rows: Rows, items: int, media: Sequence[Media | None] | None = None) -> Iterator[Rows]:
+    """Rows in runs of `items`, fewer where `media` are to be sent in a task and are large."""
     start = size = 0
     for at, row in enumerate(rows.tolist()):
-        added = message_bytes(media[row])
+        added = message_bytes(media[row]) if media is not None else 0
         if at > start and (at - start == items or size + added > MOST_BYTES):
             yield rows[start:at]
             start, size = at, 0
@@ -165,19 +177,22 @@ def message_bytes(source: Media | None) -> int:
 
 def estimate(media: Sequence[Media | None], encoder: FrozenEncoder) -> Estimate:
     """Decode a few samples and count their tokens."""
-    present = [row for row in spread(len(media), 4 * PROBED) if media[row] is not None]
-    chosen = [present[at] for at in spread(len(present), PROBED)]
-    lengths = []
-    for row in chosen:
-        source = media[row]
-        assert source is not None
-        try:
-            lengths.append(encoder.pooled_length(encoder.lengths([encoder.decode(source)])[0]))
-        except Exception:
-            # The run records why, beside the item.
-            continue
+    tried, decoded = decoded_few(media, encoder, PROBED)
+    lengths = [encoder.pooled_length(length) for length in encoder.lengths(decoded)]
     mean = float(np.mean(lengths)) if lengths else 1.0
-    return Estimate(mean, max(lengths, default=0), len(chosen), len(chosen) - len(lengths))
+    return Estimate(mean, max(lengths, default=0), tried, tried - len(lengths))
+
+
+def decoded_few(media: Sequence[Media | None], encoder: FrozenEncoder, most: int) -> tuple[int, list[Any]]:
+    """How many samples were tried, spread evenly over those that have the modality, and what could be decoded."""
+    present = [row for row in spread(len(media), 4 * most) if media[row] is not None]
+    chosen = [present[at] for at in spread(len(present), most)]
+    decoded = []
+    for source in (media[row] for row in chosen):
+        # The run records why one cannot be, beside the item.
+        with suppress(Exception):
+            decoded.append(encoder.decode(source))  # type: ignore[arg-type]
+    return len(chosen), decoded
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -185,26 +200,27 @@ def spread(count: int, most: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64)).tolist() if count else []
 
 
-def next_attempt(plan: Plan, task: Task, there: dict[str, str]) -> tuple[int, str | None]:
-    """The attempt a task is, and the segment of it that an earlier run wrote and can be used.
+def next_attempt(
+    store: Store, ids: Sequence[str], sources: Sequence[str], there: Mapping[str, str], retry: bool = False
+) -> tuple[int, str | None]:
+    """Which attempt making a segment of these samples would be, and the earlier one that can be used instead.
 
-    there: digest of inputs -> name, of every segment in the store. A damaged segment is left alone, and the next attempt
-    has another name; one in which something failed is when failures are to be tried again.
+    there: digest of inputs -> name, of every segment in the store. A damaged segment is left as it is, and the next
+    attempt has another name; so has the one after failures, where these are to be tried again.
     """
     attempt = 0
     while True:
-        name = there.get(inputs_digest(plan.identity.whole_digest, task.ids, task.sources, attempt))
-        if name is None or usable(plan, name):
+        name = there.get(inputs_digest(store.identity.whole_digest, ids, sources, attempt))
+        if name is None or usable(store, name, retry):
             return attempt, name
         attempt += 1
 
 
-def usable(plan: Plan, name: str) -> bool:
-    """Whether a segment that is there answers a task."""
-    storage = plan.store.storage
-    if SegmentName.parse(name) is None or not is_intact(storage, name):
+def usable(store: Store, name: str, retry: bool) -> bool:
+    """Whether a segment is what was written, and (where failures are tried again) has none."""
+    if not is_intact(store.storage, name):
         return False
-    return not (plan.retry and any(read_segment(storage, name).items.errors))
+    return not (retry and any(read_segment(store.storage, name).items.errors))
 
 
 def free_bytes(storage: Storage) -> int | None:
