@@ -1,4 +1,4 @@
-"""The samples of a dataset as a Parquet file named by its bytes: id, split, label columns, perhaps group, has_<modality>.
+"""The samples of a dataset, a Parquet file named by its bytes: id, split, label columns, perhaps group, has_<modality>.
 
 A file never changes; another list of samples is another file, and a version of the dataset says which one it is of.
 """
