@@ -40,6 +40,11 @@ class Storage(ABC):
         """The root's last component."""
         return self.url.rstrip("/").rsplit("/", 1)[-1]
 
+    @property
+    def parent(self) -> "Storage":
+        """The storage one level up."""
+        return storage_at(self.url.rstrip("/").rsplit("/", 1)[0])
+
     @abstractmethod
     def under(self, key: str) -> "Storage":
         """The storage rooted at `key`; nothing needs to be there yet."""
