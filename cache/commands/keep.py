@@ -74,7 +74,7 @@ def export(
             raise UserError("mmsa is a layout of whole datasets; name a dataset, not one store")
         written = [export_mmsa(open_dataset(features, storage.name, version), to) for storage in selection.datasets]
     else:
-        suffix = ".safetensors" if kind == "safetensors" else ""
+        suffix = {"safetensors": ".safetensors", "hdf5": ".h5", "zarr": ".zarr"}.get(kind, "")
         places = [to / f"{store.name}{suffix}" if selection.datasets else to for store in selection.stores]
         written = [
             export_store(open_features(store, version), place, kind, codec)

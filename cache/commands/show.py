@@ -149,7 +149,7 @@ def stats(target: Target = None, version: AtVersion = None, features: Features =
     results, shared = {}, {}
     for dataset, opened in _opened(features, target, version):
         results[opened.url] = store_stats(opened)
-        shared[opened.url] = shared_sources(opened, opened.identity.modality, rows_of(dataset.samples["split"]))
+        shared[opened.url] = shared_sources(opened, rows_of(dataset.samples["split"]))
     if as_json:
         print_json({p: {**result.as_dict(), "shared_with_test": _counts(shared[p])} for p, result in results.items()})
         return

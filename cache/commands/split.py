@@ -83,9 +83,9 @@ def described(dataset: "CachedDataset", made: "NamedSplit") -> dict[str, Any]:
     from dataclasses import asdict
 
     from ..dataset.samples import ids_digest
-    from ..dataset.sealed import SPLIT, table_key
+    from ..dataset.sealed import SPLIT
 
-    told = {"dataset": dataset.name, **asdict(made), "file": f"{dataset.storage.url}/{table_key(SPLIT, made.name)}"}
+    told = {"dataset": dataset.name, **asdict(made), "file": f"{dataset.storage.url}/{SPLIT.seal_key(made.name)}"}
     told["current"] = told.pop("sample_ids") == ids_digest(dataset.samples["id"].to_pylist())
     return told
 

@@ -1,7 +1,7 @@
 """Features for other tools: safetensors, npy, another format of store, and the pickle layout of MMSA.
 
-Every export reads the store once, in the order of its samples, writes under a temporary name and renames. Numbers are those a reader of the store sees:
-int8 leaves as float16.
+Every export reads the store once, in the order of its samples, writes under a temporary name and renames. Numbers are
+those a reader of the store sees: int8 leaves as float16.
 """
 
 import json

@@ -23,7 +23,7 @@ from ..store.version import index_key, version_key
 from ..store.version import version_from as store_version
 from .dataset import version_from
 from .samples import ids_digest, read_samples, samples_key
-from .sealed import KINDS, read_table, seal_key, table_names
+from .sealed import KINDS, read_recipe, read_table, table_names
 
 THREADS = 2
 NAMED = 5
@@ -97,9 +97,10 @@ def verify_dataset(dataset: Storage) -> Report:
     for kind in KINDS:
         for name in table_names(dataset, kind):
             try:
-                read_table(dataset, kind, name, f"draw the {kind.thing} again")
-            except PgMError as error:
-                problems.append(Problem(seal_key(kind, name), f"is not as it was written ({error})"))
+                recipe = read_recipe(dataset, kind, name)
+                read_table(dataset, kind, name, recipe["table"], f"draw the {kind.thing} again")
+            except (PgMError, KeyError) as error:
+                problems.append(Problem(kind.seal_key(name), f"is not as it was written ({error})"))
     sizes = [dataset.size(key) or 0 for key in (*map(version_key, log.numbers()), *map(samples_key, tables))]
     return Report(dataset.url, "dataset", sum(sizes), tuple(problems))
 
