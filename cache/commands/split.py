@@ -82,11 +82,10 @@ def described(dataset: "CachedDataset", made: "NamedSplit") -> dict[str, Any]:
     """A split as JSON: how it was drawn, samples and groups a part, where it lies, whether it fits the dataset now."""
     from dataclasses import asdict
 
-    from ..dataset.samples import ids_digest
-    from ..dataset.sealed import SPLIT
+    from ..dataset.splits import table_url
 
-    told = {"dataset": dataset.name, **asdict(made), "file": f"{dataset.storage.url}/{SPLIT.seal_key(made.name)}"}
-    told["current"] = told.pop("sample_ids") == ids_digest(dataset.samples["id"].to_pylist())
+    told = {"dataset": dataset.name, **asdict(made), "file": table_url(dataset, made.name)}
+    told["current"] = told.pop("sample_ids") == dataset.version.sample_ids
     return told
 
 

@@ -160,7 +160,7 @@ def saved(dataset: Storage, name: str, names: Sequence[str], digest: str, presen
     remedy = "run the command again: it draws the same mask"
     try:
         recipe = read_recipe(dataset, MASK, name)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except CorruptStore as error:
         raise CorruptStore(f"{error}. Delete {seal} and {remedy}") from error

@@ -203,6 +203,11 @@ def split_from(dataset: Storage, name: str) -> tuple[NamedSplit, str]:
         raise CorruptStore(f"{where} lacks {error}; delete it and draw the split again") from error
 
 
+def table_url(dataset: CachedDataset, name: str) -> str:
+    """Where a split's table lies: an ordinary Parquet file."""
+    return f"{dataset.storage.url}/{SPLIT.table_key(split_from(dataset.storage, name)[1])}"
+
+
 def seal_url(dataset: Storage, name: str) -> str:
     """Where a split's recipe lies, for people."""
     return f"{dataset.url}/{SPLIT.seal_key(name)}"
