@@ -66,7 +66,7 @@ class TrainingData:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the numbers must know. Sources are compared on first use: a finished run never asks."""
-        shared = (str(shared_sources(store, name, self.splits)) for name, store in self.features.items())
+        shared = (str(shared_sources(store, self.splits)) for store in self.features.values())
         return tuple(dict.fromkeys((*self.said, *filter(None, shared), *self.card.notes)))
 
     @cached_property

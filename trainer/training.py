@@ -74,8 +74,8 @@ def train(
 ) -> Run:
     """Train a method on a cached dataset and return the run; at once if the same has been trained before.
 
-    features (a folder or s3://...), runs: the roots (default PGM_FEATURES or features/, PGM_RUNS or runs/). dataset: needed when several are
-    cached. method: a name of trainer.methods.METHODS (pgm, concat, mla, ...), single:NAME or a modality's name. preset:
+    features (a folder or s3://...), runs: the roots (default PGM_FEATURES or features/, PGM_RUNS or runs/). dataset:
+    needed when several are cached. method: a name of trainer.methods.METHODS (pgm, concat, mla, ...), single:NAME or a modality's name. preset:
     small or paper. settings: switches of the protocol and of the method by name, {"epochs": 20, "iterations": 2}.
     stores: modality -> digest, where several stores are cached. split: a named split (`pgm cache split`), by default
     the dataset's own. missing: modalities to take away from training and validation samples (missing.py).

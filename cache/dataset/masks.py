@@ -15,8 +15,8 @@ hidden. So
 A modality that a sample lacks anyway (no source, or its extraction failed) is no cell: it is neither hidden nor kept,
 and rate 0 is the data as it is.
 
-masks/<name>.parquet holds `id` and a bool column a modality (True: shown), sealed as named splits are (sealed.py). The
-name holds rate, seed and a digest of the cells and splits, so that other stores or splits have their own masks.
+A mask's table holds `id` and a bool column a modality (True: shown), sealed as named splits are (sealed.py). The name
+holds rate, seed and a digest of the cells and splits, so that other stores or splits have their own masks.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from ..errors import CorruptStore, PgMError, UserError
 from ..segment.contents import Int64s
 from ..storage import Storage
 from .samples import ids_digest
-from .sealed import MASK, put_table, read_recipe, read_table, seal_key
+from .sealed import MASK, put_table, read_recipe, read_table
 
 Bools = npt.NDArray[np.bool_]
 PARTS = ("train", "val", "test")
@@ -68,10 +68,10 @@ def make_mask(
     rate: float,
     seed: int = 0,
 ) -> Mask:
-    """The mask of this rate and seed: the saved one, else drawn and saved in the dataset's folder.
+    """The mask of this rate and seed: the saved one, else drawn and saved beside the dataset's features.
 
-    ids: (N,) of samples.parquet. present: modality -> (N,) bool, whether the sample has features. splits: train, val
-    and test as they are used. Where the folder cannot be written to, the mask is the same and says so in its note.
+    ids: (N,) of the samples. present: modality -> (N,) bool, whether the sample has features. splits: train, val and
+    test as they are used. Where nothing can be written there, the mask is the same and says so in its note.
     Raises UserError for a rate outside [0, 1), a negative seed or fewer than two modalities, CorruptStore for a saved
     mask that is not as it was written.
     """
@@ -84,9 +84,8 @@ def make_mask(
         return Mask(0.0, seed, {name: np.zeros(len(ids), np.bool_) for name in names}, parts, dict.fromkeys(PARTS, 0.0))
     digest = cells_digest(ids, names, there, parts)
     name = f"rate{rate!r}-seed{seed}-{digest[:8]}"
-    if dataset.exists(seal_key(MASK, name)):
-        hidden = saved(dataset, name, names, digest, there)
-        return Mask(rate, seed, hidden, parts, achieved(hidden, there, parts))
+    if (known := saved(dataset, name, names, digest, there)) is not None:
+        return Mask(rate, seed, known, parts, achieved(known, there, parts))
     cells = draw_hidden(there, parts, rate, seed)
     hidden = {modality: cells[:, column] for column, modality in enumerate(names)}
     reached = achieved(hidden, there, parts)
@@ -95,7 +94,7 @@ def make_mask(
     try:
         put_table(dataset, MASK, name, table, recipe)
     except (OSError, PgMError) as error:
-        told = f"The missing-modality masks are not saved: {error}"
+        told = f"The missing-modality masks are not saved, {dataset.url} cannot be written to ({error})."
         return Mask(rate, seed, hidden, parts, reached, told)
     return Mask(rate, seed, hidden, parts, reached)
 
@@ -155,15 +154,17 @@ def cells_digest(ids: Sequence[str], names: Sequence[str], present: Bools, split
     return hasher.hexdigest()
 
 
-def saved(dataset: Storage, name: str, names: Sequence[str], digest: str, present: Bools) -> dict[str, Bools]:
-    """The hidden cells of a saved mask. Raises CorruptStore where it is not as it was written, or of other cells."""
-    seal = f"{dataset.url}/{seal_key(MASK, name)}"
+def saved(dataset: Storage, name: str, names: Sequence[str], digest: str, present: Bools) -> dict[str, Bools] | None:
+    """The hidden cells of a saved mask, None where there is none. Raises CorruptStore for one that has changed."""
+    seal = f"{dataset.url}/{MASK.seal_key(name)}"
     remedy = "run the command again: it draws the same mask"
     try:
         recipe = read_recipe(dataset, MASK, name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except CorruptStore as error:
         raise CorruptStore(f"{error}. Delete {seal} and {remedy}") from error
-    table = read_table(dataset, MASK, name, remedy)
+    table = read_table(dataset, MASK, name, recipe["table"], remedy)
     if recipe["cells"] != digest or table.num_rows != len(present) or table.column_names != ["id", *names]:
         raise CorruptStore(f"{seal} belongs to other samples than those it lies beside. Delete it and {remedy}")
     return {modality: ~table[modality].to_numpy() for modality in names}

@@ -1,4 +1,4 @@
-"""The samples of a dataset as a Parquet file named by its bytes: id, split, label columns, perhaps group, has_<modality>.
+"""The samples of a dataset, a Parquet file named by its bytes: id, split, label columns, perhaps group, has_<modality>.
 
 A file never changes; another list of samples is another file, and a version of the dataset says which one it is of.
 """
@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from ..errors import CorruptStore, UserError
+from ..errors import CorruptStore, NotFound, UserError
 from ..storage import Storage
 from ..storage.base import digest_of
+from ..store import Features
 from .card import SPLITS
 
 FOLDER = "samples"
@@ -73,3 +74,15 @@ def ids_digest(sample_ids: Sequence[str]) -> str:
     if lengths.any():
         hasher.update(array.buffers()[2])
     return hasher.hexdigest()
+
+
+def ids_of(features: Features) -> list[str]:
+    """(N,) ids of a store's samples, from the dataset's table of them. Raises NotFound where there is none."""
+    dataset = features.store.storage.parent
+    for name in dataset.names(FOLDER):
+        ids: list[str] = read_samples(dataset, name.removesuffix(".parquet"))["id"].to_pylist()
+        if ids_digest(ids) == features.version.sample_ids:
+            return ids
+    raise NotFound(
+        f"{dataset.url} has no table of the samples of {features.url}; `pgm cache verify` says what is wrong"
+    )

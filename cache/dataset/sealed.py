@@ -1,7 +1,7 @@
-"""Named tables beside a dataset's features: a Parquet file, and a sealed JSON that says how it was made.
+"""Named tables beside a dataset's features: splits and masks, each a Parquet file and a sealed JSON of how it was made.
 
-<kind>/<name>.parquet holds a row a sample, in the order of the dataset's samples; <name><seal> carries the recipe and
-the table's digest, and is written last: without it there is no such table. Neither is ever rewritten.
+<kind>/<digest>.parquet holds a row a sample, in the order of the samples, under the digest of its bytes; the recipe,
+<kind>/<name><seal>, names that digest and is put last and if absent: of two that draw one name at once, one is kept.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..errors import CorruptStore
 from ..storage import Storage
-from ..storage.base import digest_of, joined
+from ..storage.base import digest_of
 from ..storage.sealed_json import put_sealed, read_sealed
 from .samples import parquet_bytes
 
@@ -28,49 +28,47 @@ class Kind:
     folder: str
     seal: str
 
+    def seal_key(self, name: str) -> str:
+        """Where the recipe of a table lies in a dataset."""
+        return f"{self.folder}/{name}{self.seal}"
+
+    def table_key(self, digest: str) -> str:
+        """Where the table of this digest lies in a dataset."""
+        return f"{self.folder}/{digest}{TABLE}"
+
 
 SPLIT = Kind("split", "splits", ".split.json")
 MASK = Kind("mask", "masks", ".mask.json")
 KINDS = (SPLIT, MASK)
 
 
-def seal_key(kind: Kind, name: str) -> str:
-    """Where the table's recipe lies below a dataset."""
-    return joined(kind.folder, f"{name}{kind.seal}")
-
-
-def table_key(kind: Kind, name: str) -> str:
-    """Where the table itself lies below a dataset."""
-    return joined(kind.folder, f"{name}{TABLE}")
-
-
-def put_table(dataset: Storage, kind: Kind, name: str, table: pa.Table, recipe: Mapping[str, Any]) -> None:
-    """Write the table, then its seal with the recipe."""
+def put_table(dataset: Storage, kind: Kind, name: str, table: pa.Table, recipe: Mapping[str, Any]) -> bool:
+    """Put the table, then its seal with the recipe; False where the name was taken meanwhile."""
     content = parquet_bytes(table)
-    if not dataset.exists(seal_key(kind, name)):
-        # Left without a seal by a kill, it may be another draw of the name.
-        dataset.delete(table_key(kind, name))
-    dataset.put(table_key(kind, name), [content])
-    put_sealed(dataset, seal_key(kind, name), {f"pgm_{kind.thing}": 2, "table": digest_of({"": [content]}), **recipe})
+    digest = digest_of({"": [content]})
+    dataset.put(kind.table_key(digest), [content])
+    return put_sealed(dataset, kind.seal_key(name), {f"pgm_{kind.thing}": 2, "table": digest, **recipe})
 
 
 def read_recipe(dataset: Storage, kind: Kind, name: str) -> dict[str, Any]:
-    """What a table's seal says. Raises FileNotFoundError, CorruptStore."""
-    return read_sealed(dataset, seal_key(kind, name))
+    """What a table's seal says, with the table's digest as "table". Raises FileNotFoundError, CorruptStore."""
+    return read_sealed(dataset, kind.seal_key(name))
 
 
-def read_table(dataset: Storage, kind: Kind, name: str, remedy: str) -> pa.Table:
-    """The table, after its digest. Raises CorruptStore, which ends in `remedy`, where either file has changed."""
+def read_table(dataset: Storage, kind: Kind, name: str, digest: str, remedy: str) -> pa.Table:
+    """The table of this digest. Raises CorruptStore, which ends in `remedy`, where it is not as it was written."""
+    key = kind.table_key(digest)
     try:
-        content = dataset.read(table_key(kind, name))
-        if digest_of({"": [content]}) == read_recipe(dataset, kind, name)["table"]:
-            return pq.read_table(pa.BufferReader(content))
+        content = dataset.local(key, digest).read_bytes()
     except FileNotFoundError:
-        pass
-    raise CorruptStore(
-        f"{dataset.url}/{table_key(kind, name)} is missing or not as it was written. Delete it and "
-        f"{dataset.url}/{seal_key(kind, name)}, and {remedy}"
-    )
+        content = b""
+    if digest_of({"": [content]}) != digest:
+        where = f"{dataset.url}/{key}"
+        raise CorruptStore(
+            f"{where} is missing or not as it was written. "
+            f"Delete {where} and {dataset.url}/{kind.seal_key(name)}, and {remedy}"
+        )
+    return pq.read_table(pa.BufferReader(content))
 
 
 def table_names(dataset: Storage, kind: Kind) -> list[str]:

@@ -1,7 +1,7 @@
 """Named splits: other ways to cut a dataset into train, val and test, beside its own and without touching features.
 
-splits/<name>.parquet holds `id` and `split`, in the order of samples.parquet; splits/<name>.split.json says how it was
-drawn and carries the checksums. The JSON is written last: without it there is no such split.
+Its table holds `id` and `split`, in the order of the dataset's samples; splits/<name>.split.json says how it was drawn
+(sealed.py). The JSON is put last: without it there is no such split.
 """
 
 import re
@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 
 from ..errors import CorruptStore, NotFound, UserError
 from ..nearest import nearest
+from ..storage import Storage
 from .card import SPLITS
 from .dataset import CachedDataset
 from .draw import By, Numbers, draw
-from .samples import ids_digest
-from .sealed import SPLIT, put_table, read_recipe, read_table, seal_key, table_key, table_names
+from .sealed import SPLIT, put_table, read_recipe, read_table, table_names
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -74,10 +74,9 @@ def make_split(
     table = pa.table({"id": samples["id"], "split": pa.array(column.tolist(), pa.string())})
     told = {part: int((column == part).sum()) for part in SPLITS}
     groups = {part: len(np.unique(keys[column == part])) for part in SPLITS} if by == "group" else {}
-    made = NamedSplit(name, by, val, test, seed, told, ids_digest(samples["id"].to_pylist()), groups)
-    if dataset.storage.exists(seal_key(SPLIT, name)):
+    made = NamedSplit(name, by, val, test, seed, told, dataset.version.sample_ids, groups)
+    if name in split_names(dataset) or not put_table(dataset.storage, SPLIT, name, table, asdict(made)):
         return same_split(dataset, made, table)
-    put_table(dataset.storage, SPLIT, name, table, asdict(made))
     return made
 
 
@@ -145,12 +144,12 @@ def check_whole(dataset: CachedDataset, keys: Numbers, column: npt.NDArray[np.st
 
 def same_split(dataset: CachedDataset, made: NamedSplit, table: pa.Table) -> NamedSplit:
     """The split that has the name already. Raises UserError where it is another one."""
-    there = recipe_of(dataset, made.name)
-    if there.sample_ids == made.sample_ids and read_checked(dataset, there).equals(table):
+    there, kept = read_split(dataset.storage, made.name)
+    if there.sample_ids == made.sample_ids and kept.equals(table):
         return there
     raise UserError(
         f"{dataset.name} has another split named {made.name!r} ({there.command(dataset.name)}). Choose another --name, "
-        f"or delete {seal_key(SPLIT, made.name)} and {table_key(SPLIT, made.name)} in {dataset.storage.url}; runs made with it stay."
+        f"or delete {seal_url(dataset.storage, made.name)}; runs made with it stay."
     )
 
 
@@ -161,11 +160,11 @@ def split_names(dataset: CachedDataset) -> list[str]:
 
 def named_splits(dataset: CachedDataset) -> list[NamedSplit]:
     """The named splits of a dataset and how they were drawn, by name."""
-    return [recipe_of(dataset, name) for name in split_names(dataset)]
+    return [split_from(dataset.storage, name)[0] for name in split_names(dataset)]
 
 
 def open_split(dataset: CachedDataset, name: str) -> tuple[NamedSplit, pa.ChunkedArray]:
-    """A named split: how it was drawn, and (N,) train, val or test for each row of samples.parquet.
+    """A named split: how it was drawn, and (N,) train, val or test for each of the dataset's samples.
 
     Raises NotFound with the nearest name, UserError where the dataset has other samples by now, CorruptStore for a
     file that is not as it was written.
@@ -177,28 +176,38 @@ def open_split(dataset: CachedDataset, name: str) -> tuple[NamedSplit, pa.Chunke
             f"{dataset.name} has no split named {name!r}; {having}{nearest(name, known) or '.'} "
             f"Draw one with pgm cache split {dataset.name} (--help shows how)."
         )
-    recipe = recipe_of(dataset, name)
-    table = read_checked(dataset, recipe)
-    if recipe.sample_ids != ids_digest(dataset.samples["id"].to_pylist()):
+    recipe, table = read_split(dataset.storage, name)
+    if recipe.sample_ids != dataset.version.sample_ids:
         raise UserError(
-            f"Split {name!r} of {dataset.name} was drawn for another list of samples than samples.parquet has now. "
-            f"Delete {dataset.storage.url}/{seal_key(SPLIT, name)} and draw it again: {recipe.command(dataset.name)}"
+            f"Split {name!r} of {dataset.name} was drawn for another list of samples than version "
+            f"{dataset.version.number} has. Delete {seal_url(dataset.storage, name)} and draw it again: "
+            f"{recipe.command(dataset.name)}"
         )
     return recipe, table["split"]
 
 
-def recipe_of(dataset: CachedDataset, name: str) -> NamedSplit:
-    """What <name>.split.json says; CorruptStore where it is not as it was written."""
-    value = read_recipe(dataset.storage, SPLIT, name)
+def read_split(dataset: Storage, name: str) -> tuple[NamedSplit, pa.Table]:
+    """A split and its table, each after its checksum. Raises CorruptStore."""
+    recipe, digest = split_from(dataset, name)
+    remedy = f"draw the split again: {recipe.command(dataset.name)}"
+    return recipe, read_table(dataset, SPLIT, name, digest, remedy)
+
+
+def split_from(dataset: Storage, name: str) -> tuple[NamedSplit, str]:
+    """What <name>.split.json says, and its table's digest; CorruptStore where it is not as it was written."""
+    value = read_recipe(dataset, SPLIT, name)
     try:
-        return NamedSplit(**{item.name: value[item.name] for item in fields(NamedSplit)})
+        return NamedSplit(**{item.name: value[item.name] for item in fields(NamedSplit)}), value["table"]
     except KeyError as error:
-        raise CorruptStore(
-            f"{dataset.storage.url}/{seal_key(SPLIT, name)} lacks {error}; delete it and draw the split again"
-        ) from error
+        where = seal_url(dataset, name)
+        raise CorruptStore(f"{where} lacks {error}; delete it and draw the split again") from error
 
 
-def read_checked(dataset: CachedDataset, made: NamedSplit) -> pa.Table:
-    """A split's table, after its checksum."""
-    remedy = f"draw the split again: {made.command(dataset.name)}"
-    return read_table(dataset.storage, SPLIT, made.name, remedy)
+def table_url(dataset: CachedDataset, name: str) -> str:
+    """Where a split's table lies: an ordinary Parquet file."""
+    return f"{dataset.storage.url}/{SPLIT.table_key(split_from(dataset.storage, name)[1])}"
+
+
+def seal_url(dataset: Storage, name: str) -> str:
+    """Where a split's recipe lies, for people."""
+    return f"{dataset.url}/{SPLIT.seal_key(name)}"

@@ -16,3 +16,4 @@ from .write import SEGMENTS as SEGMENTS
 from .write import Segment as Segment
 from .write import put_segment as put_segment
 from .write import write_segment as write_segment
+from .zarr import MARKER as MARKER

@@ -1,4 +1,4 @@
-"""Where bytes lie: a folder of a file system, or a prefix of an object store. Whole objects under keys, written once."""
+"""Where bytes lie: a folder of a file system, or a prefix of an object store. Whole objects, written once."""
 
 from .base import Entry as Entry
 from .base import Storage as Storage

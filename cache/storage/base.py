@@ -40,6 +40,11 @@ class Storage(ABC):
         """The root's last component."""
         return self.url.rstrip("/").rsplit("/", 1)[-1]
 
+    @property
+    def parent(self) -> "Storage":
+        """The storage one level up."""
+        return storage_at(self.url.rstrip("/").rsplit("/", 1)[0])
+
     @abstractmethod
     def under(self, key: str) -> "Storage":
         """The storage rooted at `key`; nothing needs to be there yet."""
@@ -58,7 +63,11 @@ class Storage(ABC):
 
     @abstractmethod
     def put(self, key: str, parts: Parts) -> bool:
-        """Write an object unless the key is taken; True where this call made it. Durable when it returns."""
+        """Write an object unless the key is taken; True where this call made it. Durable when it returns.
+
+        An object store may say False of a put of ours whose first answer was lost: who must know compares the bytes.
+        Keys of objects beyond 64 MiB must carry a digest of their bytes: an object store may write those twice.
+        """
 
     @abstractmethod
     def put_group(self, key: str, objects: Mapping[str, Parts]) -> bool:
@@ -67,6 +76,10 @@ class Storage(ABC):
     @abstractmethod
     def names(self, key: str = "") -> list[str]:
         """The names directly below `key`, sorted; empty where there is nothing."""
+
+    def groups(self, key: str, marker: str) -> list[str]:
+        """The names directly below `key` of objects, and of groups that are whole: that have their `marker`."""
+        return self.names(key)
 
     @abstractmethod
     def entries(self, key: str = "") -> Iterator[Entry]:
@@ -126,7 +139,7 @@ def total_bytes(objects: Mapping[str, Parts]) -> int:
 
 
 def digest_of(objects: Mapping[str, Parts]) -> str:
-    """16 hex digits (xxh3_64) of the names, sizes and bytes of a group's objects; of a single object, its name is ''."""
+    """16 hex digits (xxh3_64) of the names, sizes and bytes of a group's objects; a single object's name is ''."""
     hasher = xxhash.xxh3_64()
     for name in sorted(objects):
         views = [memoryview(part).cast("B") for part in objects[name]]

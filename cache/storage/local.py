@@ -37,6 +37,10 @@ class LocalStorage(Storage):
     def name(self) -> str:
         return self.path.absolute().name
 
+    @property
+    def parent(self) -> "LocalStorage":
+        return LocalStorage(self.path.absolute().parent)
+
     def under(self, key: str) -> "LocalStorage":
         return LocalStorage(self.path / key)
 

@@ -26,7 +26,7 @@ READ_SAMPLES = 256
 
 
 class Features:
-    """One modality's features of N samples, at one version. Made by `open_features`; share it between threads, fork it."""
+    """One modality's features of N samples, at one version, by `open_features`; share it between threads, fork it."""
 
     def __init__(self, store: Store, version: Version, index: Index) -> None:
         self.store, self.version, self.index = store, version, index

@@ -14,9 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import xxhash
 
 ABSENT = "(absent)"
 
@@ -70,7 +67,7 @@ class Identity:
 
     modality: "text", "vision", "audio".
     encoder: its hub id or local name, for people ("google-t5/t5-base").
-    fields: JSON-able values: weights digest, processor, layer, pooling, dtypes, decode settings. Of the samples nothing.
+    fields: JSON-able values: weights digest, processor, layer, pooling, dtypes, decoding. Of the samples nothing.
     """
 
     modality: str
@@ -110,13 +107,3 @@ def slug(name: str) -> str:
     """The last path component in characters that every file system takes."""
     last = name.rstrip("/").rsplit("/", 1)[-1]
     return re.sub(r"-{2,}", "-", re.sub(r"[^A-Za-z0-9._]+", "-", last)).strip("-.") or "unnamed"
-
-
-def ids_digest(sample_ids: Sequence[str]) -> str:
-    """Digest of the sample ids in their order (about 50 ms for a million)."""
-    array = pa.array(sample_ids, type=pa.large_string())
-    lengths = np.asarray(pc.binary_length(array), np.int64)
-    hasher = xxhash.xxh3_128(lengths.tobytes())
-    if lengths.any():
-        hasher.update(array.buffers()[2])
-    return hasher.hexdigest()

@@ -85,7 +85,7 @@ class Index:
         return Index(**columns)
 
     def content_digest(self, dim: int, stored: str) -> str:
-        """32 hex digits of what the samples' features are, wherever they lie: checksums, lengths and statuses in order."""
+        """32 hex digits of what the samples' features are, wherever they lie: checksums, lengths, statuses in order."""
         hasher = xxhash.xxh3_128(f"{dim} {stored} {len(self)}".encode())
         for name in ("checksum", "length", "status"):
             hasher.update(as_bytes(getattr(self, name)))

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from ..errors import CorruptStore, IdentityMismatch, NotFound
-from ..segment import SEGMENTS, STATUSES, SegmentName, Stored
+from ..segment import MARKER, SEGMENTS, STATUSES, SegmentName, Stored
 from ..storage import Storage, storage_at
 from ..storage.base import Parts, digest_of
 from ..storage.mapping import map_file
@@ -93,7 +93,7 @@ class Store:
 
     def segments(self) -> dict[str, str]:
         """Digest of inputs -> name, of every segment that is there, listed by a version or not."""
-        parsed = ((name, SegmentName.parse(name)) for name in self.storage.names(SEGMENTS))
+        parsed = ((name, SegmentName.parse(name)) for name in self.storage.groups(SEGMENTS, MARKER))
         # Of two that were made of the same inputs on machines that round differently, always the same one is used.
         return {found.inputs: name for name, found in reversed(list(parsed)) if found is not None}
 

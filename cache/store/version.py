@@ -1,8 +1,8 @@
 """A version: a commit of a store, put if absent under the next number. It lists segments and where each sample lies.
 
-`versions/000003.json` says all but the rows, sealed; its index (`versions/000003-<digest>.index`) is named by its bytes,
-so that two writers who race for a number never write one file: the JSON alone decides who was first. The loser looks at
-what the winner committed and tries the next number. No lock is needed, and none is taken.
+`versions/000003.json` says all but the rows, sealed; its index (`versions/000003-<digest>.index`) is named by its
+bytes, so that two writers who race for a number never write one file: the JSON alone decides who was first. The loser
+looks at what the winner committed and tries the next number. No lock is needed, and none is taken.
 """
 
 from collections.abc import Callable, Mapping

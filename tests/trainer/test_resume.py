@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from pgm.cache.errors import RunFailed, RunLocked
-from pgm.trainer.lock import RunLock
 from pgm.trainer import Run
 from pgm.trainer.events import BatchFinished, Event, RunStarted
+from pgm.trainer.lock import RunLock
 from pgm.trainer.request import Request, resolve
 from pgm.trainer.training import Execution, carry_out
 from safetensors.torch import load_file

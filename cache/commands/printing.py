@@ -2,20 +2,20 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 Features = Annotated[
-    Path, typer.Option("--features", envvar="PGM_FEATURES", help="Folder that holds the datasets.", show_default=True)
+    str,
+    typer.Option("--features", envvar="PGM_FEATURES", help="Where the datasets lie: a folder or s3://bucket/prefix."),
 ]
-Target = Annotated[str | None, typer.Argument(help="A dataset's name or a store's path; default everything.")]
-Named = Annotated[str, typer.Argument(help="A dataset's name or a store's path.")]
+Target = Annotated[str | None, typer.Argument(help="A dataset's name or a store's place; default everything.")]
+Named = Annotated[str, typer.Argument(help="A dataset's name or a store's place.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Partial = Annotated[bool, typer.Option("--allow-partial", help="Read unfinished stores as far as they are written.")]
+AtVersion = Annotated[str | None, typer.Option("--version", help="A number or a name; default the latest.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-ROOT = Path("features")
+ROOT = "features"
 
 
 def said(value: dict[str, Any], text: str, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .store import Features
+from ..store import Features
 
 BATCH = 512
 BINS = 10
@@ -83,10 +83,7 @@ def length_histogram(lengths: npt.NDArray[np.int64]) -> tuple[tuple[int, int, in
 
 def duplicates(features: Features) -> tuple[tuple[int, ...], ...]:
     """Rows whose source has the same digest, a group each; sources without a digest are not compared."""
-    if not features.info.complete:
-        return ()
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, source in enumerate(features.items.source):
-        if source:
-            groups[source].append(row)
-    return tuple(tuple(rows) for rows in groups.values() if len(rows) > 1)
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for row, source in enumerate(features.index.source):
+        groups[source.tobytes()].append(row)
+    return tuple(tuple(rows) for source, rows in groups.items() if len(rows) > 1 and any(source))

@@ -1,7 +1,7 @@
 """Features for other tools: safetensors, npy, another format of store, and the pickle layout of MMSA.
 
-Every export streams the store once, in the order of the disk (except MMSA's, which is one pickle by design), writes
-under a temporary name and renames. Numbers are those a reader of the store sees: int8 leaves as float16.
+Every export reads the store once, in the order of its samples, writes under a temporary name and renames. Numbers are
+those a reader of the store sees: int8 leaves as float16.
 """
 
 import json
@@ -9,22 +9,23 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from .durable import explain_full_disk, write_json
-from .encoding import Array
-from .errors import StoreIncomplete, UserError
-from .layout import Codec, Format, Layout
-from .manifest import CachedDataset
-from .store import Features
-from .writer import FeatureWriter, write_shard
+from ..errors import NotFound, UserError
+from ..segment import Codec, Contents, Format, Items
+from ..segment.encoding import Array
+from ..segment.hdf5 import hdf5_objects
+from ..segment.zarr import zarr_objects
+from ..storage.local import LocalStorage, explain, write_parts
+from ..storage.sealed_json import spelled
+from ..store import Features
+from .dataset import CachedDataset
 
 Kind = Literal["safetensors", "npy", "hdf5", "zarr", "mmsa"]
-ROWS = 1 << 14
+SAMPLES = 512
 MMSA_SPLITS = {"train": "train", "val": "valid", "test": "test"}
 
 
@@ -33,13 +34,14 @@ def export_store(features: Features, target: Path, kind: Kind, codec: Codec = "n
 
     safetensors: one file with `tokens` (T, D), `offsets` (N+1,) and the ids and identity as metadata.
     npy: a folder with tokens.npy, offsets.npy and store.json (ids, identity).
-    hdf5, zarr: a whole store of that format, which `open_features` and every `pgm cache` command take.
+    hdf5, zarr: one array of all samples, `tokens` (T, D), with `lengths` (N,), `checksums` and `items` beside it.
+    Numbers are those a reader sees: int8 leaves as float16, and its identity says so.
     """
     if kind not in get_args(Kind) or kind == "mmsa":
         raise UserError(f"one store is exported as safetensors, npy, hdf5 or zarr, not as {kind!r}")
     _refuse_existing(target)
     if kind == "hdf5" or kind == "zarr":
-        convert(features, target, kind, codec)
+        _atomically(target, lambda temporary: _dense(features, temporary, kind, codec))
     else:
         _atomically(target, lambda temporary: (_npy if kind == "npy" else _safetensors)(features, temporary))
     return target
@@ -52,10 +54,9 @@ def export_mmsa(dataset: CachedDataset, target: Path, wanted: dict[str, str] | N
     `classification_labels`; the splits are named train, valid and test. A failed or missing sample has length 0.
     """
     _refuse_existing(target)
-    modalities = sorted({info.identity.modality for info in dataset.stores if info.complete})
-    stores = {modality: dataset.features(modality, (wanted or {}).get(modality)) for modality in modalities}
+    stores = {modality: dataset.features(modality, (wanted or {}).get(modality)) for modality in dataset.modalities}
     if not stores:
-        raise StoreIncomplete(f"{dataset.name} has no finished store to export; run `pgm extract {dataset.name}`")
+        raise NotFound(f"{dataset.name} has no features to export; run `pgm extract {dataset.name}`")
     split = np.array(dataset.samples["split"].to_pylist())
     pickled = {
         old: _mmsa_split(dataset, stores, np.flatnonzero(split == new))
@@ -71,62 +72,78 @@ def export_mmsa(dataset: CachedDataset, target: Path, wanted: dict[str, str] | N
     return target
 
 
-def convert(features: Features, target: Path, format_: Format, codec: Codec = "none") -> Features:
-    """The same features as a store of another format or codec, shard by shard."""
-    if not features.info.complete:
-        raise StoreIncomplete(f"{features.path} is not finished; only a finished store is converted to another")
-    old, items = features.layout, features.items
-    stored = "float16" if old.stored == "int8" else old.stored
-    layout = Layout(old.lengths, old.dim, old.shard_tokens, format_, codec, stored)
-    with FeatureWriter(target, features.identity, layout, items.ids) as writer:
-        for shard in writer.pending():
-            write_shard(target, shard, features.token_rows(*layout.bounds(shard)))
-        return writer.finalize(replace(items, offset=layout.offsets[:-1]))
+def _dense(features: Features, target: Path, format_: Format, codec: Codec) -> None:
+    """All samples in one Zarr group or HDF5 file; needs memory for the whole store."""
+    ids, errors = _ids(features), features.errors()
+    sources = [source.tobytes().hex() for source in features.index.source]
+    items = Items(ids, sources, [errors.get(row, "") for row in range(len(features))])
+    contents = Contents(items, features.lengths, np.concatenate([*_rows(features), _nothing(features)]), None, codec)
+    objects = zarr_objects(contents) if format_ == "zarr" else hdf5_objects(contents)
+    if "" in objects:
+        write_parts(target, objects[""])
+    else:
+        LocalStorage(target.parent).put_group(target.name, objects)
 
 
 def _rows(features: Features) -> Iterator[Array]:
-    for start in range(0, features.layout.total, ROWS):
-        yield features.token_rows(start, min(start + ROWS, features.layout.total))
+    """The tokens of all samples, in the order of the samples."""
+    for start in range(0, len(features), SAMPLES):
+        rows = np.arange(start, min(start + SAMPLES, len(features)))
+        yield features.gather(rows, unavailable="empty")[0]
+
+
+def _nothing(features: Features) -> Array:
+    return np.empty((0, features.dim), features.dtype)
+
+
+def _offsets(features: Features) -> Array:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(features.lengths)])
+
+
+def _ids(features: Features) -> list[str]:
+    """The ids of the samples, from the table of samples beside the store; their rows where there is none."""
+    from .samples import ids_of
+
+    return ids_of(features)
 
 
 def _about(features: Features) -> dict[str, Any]:
-    return {
-        "identity": features.identity.as_dict(),
-        "ids": list(features.ids),
-        "status": features.status.tolist(),
-    }
+    known = features.identity.as_dict()
+    if features.store.stored == "int8":
+        known["fields"] = {**known["fields"], "exported_from": "int8", "stored_dtype": "float16"}
+    return {"identity": known, "ids": _ids(features), "status": features.status.tolist()}
 
 
 def _npy(features: Features, folder: Path) -> None:
     folder.mkdir()
-    layout = features.layout
-    header = {"descr": features.dtype.str, "fortran_order": False, "shape": (layout.total, layout.dim)}
+    shape = (features.version.tokens, features.dim)
+    header = {"descr": features.dtype.str, "fortran_order": False, "shape": shape}
     with (folder / "tokens.npy").open("wb") as file:
         np.lib.format.write_array_header_2_0(file, header)
         for block in _rows(features):
             file.write(np.ascontiguousarray(block).data)
-    np.save(folder / "offsets.npy", layout.offsets)
-    write_json(folder / "store.json", _about(features))
+    np.save(folder / "offsets.npy", _offsets(features))
+    (folder / "store.json").write_bytes(spelled(_about(features)))
 
 
 def _safetensors(features: Features, path: Path) -> None:
     """The format is eight bytes of header length, a JSON header, raw rows: written here so that nothing is buffered."""
-    layout = features.layout
-    size, dtype = layout.total * layout.dim * features.dtype.itemsize, {2: "F16", 4: "F32"}[features.dtype.itemsize]
+    offsets, tokens = _offsets(features), features.version.tokens
+    size, dtype = tokens * features.dim * features.dtype.itemsize, {2: "F16", 4: "F32"}[features.dtype.itemsize]
     header = {
         "__metadata__": {name: json.dumps(value) for name, value in _about(features).items()},
-        "offsets": {"dtype": "I64", "shape": [layout.samples + 1], "data_offsets": [0, layout.offsets.nbytes]},
+        "offsets": {"dtype": "I64", "shape": [len(offsets)], "data_offsets": [0, offsets.nbytes]},
         "tokens": {
             "dtype": dtype,
-            "shape": [layout.total, layout.dim],
-            "data_offsets": [layout.offsets.nbytes, layout.offsets.nbytes + size],
+            "shape": [tokens, features.dim],
+            "data_offsets": [offsets.nbytes, offsets.nbytes + size],
         },
     }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        file.write(layout.offsets.data)
+        file.write(offsets.data)
         for block in _rows(features):
             file.write(np.ascontiguousarray(block).data)
 
@@ -154,7 +171,7 @@ def _refuse_existing(target: Path) -> None:
 
 def _atomically(target: Path, write: Callable[[Path], None]) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with explain_full_disk(target):
+    with explain(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             write(temporary)

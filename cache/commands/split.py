@@ -1,16 +1,15 @@
 """`pgm cache split`: draw a named split of a dataset, or list those there are."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import UserError
+from ..errors import UserError
 from .printing import ROOT, AsJson, Features, plain, print_json, print_table
 
 if TYPE_CHECKING:
-    from .manifest import CachedDataset
-    from .splits import NamedSplit
+    from ..dataset import CachedDataset
+    from ..dataset.splits import NamedSplit
 
 EXAMPLE = """Example: pgm cache split iemocap --by group --val 0.1 --test 0.2 --seed 0
 
@@ -33,8 +32,8 @@ def split_command(
     as_json: AsJson = False,
 ) -> None:
     """Draw train and val (and test) anew under a name, without touching the features."""
-    from .manifest import open_dataset
-    from .splits import make_split, named_splits
+    from ..dataset import open_dataset
+    from ..dataset.splits import make_split, named_splits
 
     found = open_dataset(features, dataset)
     if listed:
@@ -83,12 +82,10 @@ def described(dataset: "CachedDataset", made: "NamedSplit") -> dict[str, Any]:
     """A split as JSON: how it was drawn, samples and groups a part, where it lies, whether it fits the dataset now."""
     from dataclasses import asdict
 
-    from .identity import ids_digest
-    from .sealed import SPLIT, TABLE
+    from ..dataset.splits import table_url
 
-    path: Path = dataset.path / SPLIT.folder / f"{made.name}{TABLE}"
-    told = {"dataset": dataset.name, **asdict(made), "file": str(path)}
-    told["current"] = told.pop("sample_ids") == ids_digest(dataset.samples["id"].to_pylist())
+    told = {"dataset": dataset.name, **asdict(made), "file": table_url(dataset, made.name)}
+    told["current"] = told.pop("sample_ids") == dataset.version.sample_ids
     return told
 
 
