@@ -185,13 +185,13 @@ def load_any(
 
 def show_forecast(collection: Collection, features: str, options: ExtractOptions, as_json: bool) -> None:
     """Print what extraction would take. Raises UserError where the disk is too small for it."""
+    from ..cache.storage import storage_at
     from ..console import forecast_table, in_bytes
     from ..workers import default_workers
     from .dry_run import forecast
-    from .extraction import dataset_storage
 
     workers = 1 if options.executor == "serial" else options.workers or default_workers()
-    dataset = dataset_storage(features, collection.card.name)
+    dataset = storage_at(features).under(collection.card.name)
     rows = forecast(collection, dataset, options.encoders, options.store, workers)
     if as_json:
         modalities = {row.modality: {k: v for k, v in asdict(row).items() if k != "modality"} for row in rows}

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from ..cache.dataset import ids_digest
 from ..cache.errors import NotFound
 from ..cache.segment import SEGMENTS
 from ..cache.storage import Storage
 from ..cache.store import Store
-from ..cache.store.identity import ids_digest
 from .collection import Collection
 from .encoders import EncoderSpec, FrozenEncoder, build_encoder
 from .engine.batches import Item, encode_batch, equal_lengths

@@ -9,12 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from os import PathLike
 
-from ..cache.dataset import list_datasets, open_dataset, publish
+from ..cache.dataset import Place, list_datasets, open_dataset, publish
 from ..cache.errors import RunFailed, TooManyFailures, UserError
 from ..cache.segment import SEGMENTS, Segment, read_segment
-from ..cache.storage import LocalStorage, Storage, storage_at
+from ..cache.storage import LocalStorage, Storage, absolute_url, storage_at
 from .collection import Collection
 from .datasets import ADAPTERS, load_dataset
 from .encoders import EncoderSpec, build_encoder, resolve_spec
@@ -46,7 +45,7 @@ class ExtractOptions:
 
 def extract(
     collection: Collection,
-    features: Storage | PathLike[str] | str,
+    features: Place,
     options: ExtractOptions = ExtractOptions(),
     listen: Listener = ignore,
 ) -> list[Finished]:
@@ -62,7 +61,8 @@ def extract(
             f"An encoder was given for {', '.join(sorted(unknown))}; "
             f"{collection.card.name!r} has {', '.join(collection.media)}."
         )
-    dataset = dataset_storage(features, collection.card.name)
+    # Absolute: workers of a scheduler elsewhere have another working directory.
+    dataset = storage_at(absolute_url(features)).under(collection.card.name)
     executor = make_executor(options.executor, options.workers, options.scheduler, options.scheduler_file)
     run = _Run(options, dataset, executor, listen)
     for line in collection.told:
@@ -81,16 +81,7 @@ def extract(
     return finished
 
 
-def dataset_storage(features: Storage | PathLike[str] | str, name: str) -> Storage:
-    """Where a dataset lies below a features folder or URL."""
-    storage = storage_at(features)
-    if isinstance(storage, LocalStorage):
-        # Workers of a scheduler elsewhere have another working directory.
-        storage = LocalStorage(storage.path.absolute())
-    return storage.under(name)
-
-
-def missing_modalities(features: Storage | PathLike[str] | str, dataset: str) -> list[str]:
+def missing_modalities(features: Place, dataset: str) -> list[str]:
     """The modalities of a known dataset with no features under `features`; none for a dataset of one's own."""
     adapter = ADAPTERS.get(dataset)
     if adapter is None:
@@ -99,7 +90,7 @@ def missing_modalities(features: Storage | PathLike[str] | str, dataset: str) ->
     return [modality for modality in adapter.modalities if modality not in there]
 
 
-def extract_missing(features: Storage | PathLike[str] | str, dataset: str | None, listen: Listener = ignore) -> None:
+def extract_missing(features: Place, dataset: str | None, listen: Listener = ignore) -> None:
     """What `pgm train` does first without --cached: encode, with default options, what has no features.
 
     Raises UserError where that needs a folder of raw media, saying which command takes it.

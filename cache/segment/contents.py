@@ -130,7 +130,7 @@ def sample_checksums(tokens: Array, scales: Array | None, lengths: Int64s) -> UI
     """(n,) xxh3_64 of each sample's rows of `tokens` (T, D), and of `scales` (T, 1) where there are any."""
     ends = np.cumsum(lengths)
     found = np.zeros(len(lengths), np.uint64)
-    arrays = [array.reshape(len(array), -1).view(np.uint8) for array in (tokens, scales) if array is not None]
+    arrays = [array.view(np.uint8) for array in (tokens, scales) if array is not None]
     for row, (start, end) in enumerate(zip((ends - lengths).tolist(), ends.tolist(), strict=True)):
         if end > start:
             hasher = xxhash.xxh3_64()

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...cache.dataset import ids_digest
 from ...cache.segment import Segment
 from ...cache.store import Draft, IndexBuilder, Store, Version
-from ...cache.store.identity import ids_digest
 from ...cache.store.index import FAILED
 from .held import Found, Rows
 

@@ -10,19 +10,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ...cache.dataset import CachedDataset, DatasetCard, open_dataset, publish
+from ...cache.dataset import CachedDataset, DatasetCard, Place, open_dataset, publish
 from ...cache.dataset.samples import check_samples
 from ...cache.errors import UserError
 from ...cache.segment import Stored
 from ...cache.segment.encoding import unfit_rows
-from ...cache.storage import Storage, storage_at
+from ...cache.storage import storage_at
 from .imported import SPLIT_NAMES, PackedTokens, Task
 from .padding import frames_of, kept_dtype, pack
 from .store import PackedModality, store_packed
@@ -59,7 +58,7 @@ def digest_of(array: NDArray[Any]) -> str:
 
 
 def import_arrays(
-    features: Storage | PathLike[str] | str,
+    features: Place,
     name: str,
     modalities: Mapping[str, ArrayModality | PackedTokens],
     labels: NDArray[Any],

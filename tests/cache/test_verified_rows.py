@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pgm.cache.segment import Items, is_intact, write_segment
+from pgm.cache.dataset.verify import verify_store
+from pgm.cache.segment import Items, is_intact, read_segment, write_segment
 from pgm.cache.storage import storage_at
-from pgm.cache.store import Draft, Identity, IndexBuilder, Store, verified_rows
+from pgm.cache.store import Draft, Identity, IndexBuilder, Store, open_features, verified_rows
 
 LENGTHS = np.array([300, 5, 0, 700, 40])
 
@@ -73,3 +74,22 @@ def test_an_index_is_built_twice_the_same(tmp_path: Path) -> None:
     assert names == again == (name, other.name)
     assert np.array_equal(first.segment, second.segment)
     assert first.segment.tolist() == [0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("stored", ["float16", "int8"])
+@pytest.mark.parametrize("format", ["zarr", "hdf5"])
+def test_a_segment_of_failures_alone_is_a_segment(tmp_path: Path, stored: Any, format: Any) -> None:
+    store = Store.create(storage_at(tmp_path), Identity("text", "t5"), 8, stored)
+    items = Items(["a", "b"], ["", "f" * 32], ["gone", "broken"])
+    none = np.empty((0, 8), np.float32)
+    digest = store.identity.whole_digest
+    segment = write_segment(store.storage, digest, items, np.zeros(2, np.int64), none, stored, format)
+    assert is_intact(store.storage, segment.name)
+    assert read_segment(store.storage, segment.name).items.errors == ["gone", "broken"]
+    rows = IndexBuilder(2)
+    rows.place(np.arange(2), segment)
+    store.commit(lambda _: Draft(rows, "list"))
+    features = open_features(store.storage)
+    assert features.errors() == {0: "gone", 1: "broken"}
+    assert features.gather([0, 1], unavailable="empty")[0].shape == (0, 8)
+    assert verify_store(store.storage).sound
