@@ -16,7 +16,8 @@ from .collection import Collection
 from .encoders import EncoderSpec, FrozenEncoder, build_encoder
 from .engine.batches import Item, encode_batch, equal_lengths
 from .engine.options import StoreOptions
-from .engine.plan import PROBED, Estimate, decoded_few, estimate, free_bytes, sample_bytes, segment_items
+from .engine.plan import PROBED, Estimate, decoded_few, estimate, free_bytes, sample_bytes
+from .engine.segments import segment_items
 from .engine.worker import encoder_identity, one_thread
 
 

@@ -22,7 +22,8 @@ from .engine.events import Finished, Listener, Note, Planned, SegmentWritten, ig
 from .engine.execute import Executor, make_executor
 from .engine.held import Rows
 from .engine.options import StoreOptions
-from .engine.plan import Plan, free_bytes, make_plan, next_attempt
+from .engine.plan import Plan, free_bytes, make_plan
+from .engine.segments import next_attempt
 from .engine.worker import Made, Task
 
 MAX_FAILURES = 0.01

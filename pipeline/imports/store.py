@@ -20,7 +20,7 @@ from ...cache.storage import Storage
 from ...cache.store import Identity, Store, Version
 from ..engine.commit import Commit
 from ..engine.held import Rows, find_held
-from ..engine.plan import cut, next_attempt, segment_items
+from ..engine.segments import cut, next_attempt, segment_items
 from ..engine.sources import Digests, spelled
 
 # Of what a layout says of an array, what stands in the store's name: not the file's bytes, which every row has its own

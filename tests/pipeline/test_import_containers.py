@@ -157,7 +157,7 @@ def test_every_container_gives_the_same_dataset(tmp_path: Path, name: str) -> No
         if SIZES[row]:
             assert np.array_equal(vision[row], RAGGED[row])
     assert vision.identity.fields["file"] == name
-    assert len(vision.identity.fields["digest"]) == 32
+    assert len(dataset.card.source["vision"]["digest"]) == 32
 
 
 def test_a_matlab_structure_and_lines_filled_with_blanks(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_padding_is_stripped_and_values_cleaned_when_asked(tmp_path: Path) -> No
     assert "a: 1 values that were infinite or NaN are now 0." in said["notes"]
     store = dataset.features("a")
     assert store.lengths.tolist() == np.maximum(SIZES, 1).tolist()
-    assert store.identity.fields["padding"] == "front"
+    assert dataset.card.source[store.identity.modality]["padding"] == "front"
     assert np.array_equal(store[4], padded[4, 2:].astype(np.float32))
 
 

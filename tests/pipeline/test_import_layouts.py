@@ -130,7 +130,7 @@ def test_mmsa(tmp_path: Path, text_bert: bool, lengths: bool) -> None:
     for modality, samples in real.items():
         same(dataset, modality, samples)
     assert dataset.card.notes == ("audio: 2 values that were infinite or NaN are now 0.",)
-    assert dataset.features("audio").identity.fields["padding"] == "back"
+    assert dataset.card.source["audio"]["padding"] == "back"
     assert dataset.features("audio").identity.fields["provenance"] == "imported"
 
 
@@ -142,7 +142,7 @@ def test_mmsa_front_padded_and_without_any_frame(tmp_path: Path) -> None:
     real["vision"][4] = np.zeros((1, 3))
     dataset, said = imported(tmp_path, "mosei", save(tmp_path / "aligned_50.pkl", value), "--modality", "vision")
     assert list(said["modalities"]) == ["vision"]
-    assert dataset.features("vision").identity.fields["padding"] == "front"
+    assert dataset.card.source["vision"]["padding"] == "front"
     same(dataset, "vision", real["vision"])
 
 
@@ -202,7 +202,7 @@ def test_mult(tmp_path: Path, kind: str) -> None:
     assert said["layout"] == "mult"
     for modality, samples in real.items():
         same(dataset, modality, samples)
-        assert dataset.features(modality).identity.fields["padding"] == "front"
+        assert dataset.card.source[modality]["padding"] == "front"
     ids = ["v0_0", "v0_1", "v0_2", "v1_0", "v2_0", "v2_1"]
     if kind == "repeated":
         ids = [f"{name}.0_{name[-1]}.5" for name in ids]
