@@ -204,21 +204,20 @@ def log(target: Named, features: Features = ROOT, as_json: AsJson = False) -> No
 def _log_rows(place: "Storage", log: Any) -> list[dict[str, Any]]:
     from ..store import Log
 
-    rows, costed = [], set()
+    rows: list[dict[str, Any]] = []
+    costed: set[tuple[str, int]] = set()
     for number in log.numbers():
         value = log.read(number)
-        parts = [value] if "written" in value else []
-        for folder, version in value.get("stores", {}).items():
-            if (folder, version) not in costed:
-                costed.add((folder, version))
-                parts.append(Log(place.under(folder)).read(version))
-        written = [part["written"] for part in parts]
+        listed = value.get("stores", {}).items()
+        parts = {key: Log(place.under(key[0])).read(key[1]) for key in listed} or {("", number): value}
+        written = [part["written"] for key, part in parts.items() if "written" in part and key not in costed]
+        costed |= parts.keys()
         rows.append(
             {
                 "version": number,
                 "name": value["name"],
                 "created": value["created"][:19].replace("T", " "),
-                "samples": value.get("samples") if "written" in value else sum(value["card"]["splits"].values()),
+                "samples": next((part["samples"] for part in parts.values() if "written" in part), None),
                 "stores": len(value.get("stores", {})) or None,
                 "new": sum(part["segments"] for part in written),
                 "reused": sum(part["reused"] for part in written),

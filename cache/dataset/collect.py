@@ -1,10 +1,12 @@
-"""What no version lists, and how to be rid of it: old versions, and the segments and indices that only they used.
+"""What no version lists, and how to be rid of it: old versions, and the segments, indices and samples only they used.
 
-Nothing that somebody may be about to commit is taken: what is younger than `grace` seconds stays. A version that a
-process of this machine has open keeps everything it reads mapped, and files that are gone stay readable to it.
+What is younger than `grace` seconds stays, because an extraction may be about to commit it, and so does a version that
+a process on this machine has open (advice: other machines and object stores are not asked; there, a reader of a removed
+version learns that its segments are gone, and never reads others in their place).
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,70 +32,72 @@ class Garbage:
 
 
 def garbage(dataset: Storage, keep: int | None = None, grace: float = GRACE) -> list[Garbage]:
-    """What of a dataset can go. keep: how many of its latest versions of every name stay (None: all)."""
-    log, kept = Log(dataset), _kept(Log(dataset), keep)
-    found = [_found(dataset, version_key(n), "an older version") for n in log.numbers() if n not in kept]
+    """What of a dataset can go, versions before what they list.
+
+    keep: how many of its latest versions of every name stay (None: all). Raises CorruptStore where a version cannot be
+    read: nobody can say then what it lists.
+    """
+    log = Log(dataset)
+    kept = latest_of_names(log, keep)
+    old = (number for number in log.numbers() if number not in kept)
+    found = [Garbage(dataset, version_key(n), "an older version", dataset.size(version_key(n)) or 0) for n in old]
     samples = {samples_key(log.read(number)["samples"]) for number in kept}
-    unlisted = (e for e in dataset.entries(FOLDER) if e.key not in samples)
-    found += [Garbage(dataset, e.key, "samples no version lists", e.bytes) for e in unlisted if _old(e, grace)]
-    listed: dict[str, set[int]] = {}
+    listed: dict[str, set[int]] = defaultdict(set)
     for number in kept:
         for folder, version in log.read(number)["stores"].items():
-            listed.setdefault(folder, set()).add(version)
+            listed[folder].add(version)
+    candidates = [(entry, "samples no version lists") for entry in dataset.entries(FOLDER) if entry.key not in samples]
+    candidates += [(entry, "left by a writer that died") for entry in dataset.leftovers()]
+    found += [Garbage(dataset, entry.key, why, entry.bytes) for entry, why in candidates if is_old(entry, grace)]
     for folder in store_folders(dataset):
-        found += _of_store(dataset.under(folder), listed.get(folder, set()), grace)
+        found += of_store(dataset.under(folder), listed[folder], grace)
     return found
 
 
 def remove(found: list[Garbage]) -> int:
-    """Delete it, versions before what they list; returns the bytes."""
+    """Delete it, in this order; returns the bytes."""
     for item in found:
         item.storage.delete(item.key)
     return sum(item.bytes for item in found)
 
 
-def _kept(log: Log, keep: int | None) -> list[int]:
-    kept: list[int] = []
-    seen: dict[str, int] = {}
+def latest_of_names(log: Log, keep: int | None) -> set[int]:
+    """The numbers of the `keep` latest versions of every name; of all of them for None."""
+    numbers: dict[str, list[int]] = defaultdict(list)
     for number in reversed(log.numbers()):
-        name = log.read(number)["name"]
-        seen[name] = seen.get(name, 0) + 1
-        if keep is None or seen[name] <= keep:
-            kept.append(number)
-    return kept
+        numbers[log.read(number)["name"]].append(number)
+    return {number for every in numbers.values() for number in every[:keep]}
 
 
-def _of_store(store: Storage, listed: set[int], grace: float) -> Iterator[Garbage]:
-    log = Log(store)
-    segments: set[str] = set()
-    files: set[str] = set()
+def of_store(store: Storage, listed: set[int], grace: float) -> Iterator[Garbage]:
+    """What of a store can go, where the dataset's versions list `listed` of its versions."""
+    log, segments, files = Log(store), set(), set()
+    entries = {entry.key: entry for entry in store.entries(VERSIONS)}
     for number in log.numbers():
         value, key = log.read(number), version_key(number)
-        size = store.size(key) or 0
-        if number not in listed and _old(Entry(key, size, _modified(store, key)), grace):
-            yield Garbage(store, key, "a version no dataset version lists", size)
+        if number not in listed and is_old(entries[key], grace) and not store.in_use(key):
+            yield Garbage(store, key, "a version no dataset version lists", entries[key].bytes)
             continue
         segments |= set(value["segments"])
         files |= {key, index_key(value["index"])}
-    for entry in store.entries(VERSIONS):
-        if entry.key.endswith(".index") and entry.key not in files and _old(entry, grace):
-            yield Garbage(store, entry.key, "an index no version lists", entry.bytes)
-    for name in store.names(SEGMENTS):
-        entries = list(store.entries(joined(SEGMENTS, name))) or [
-            Entry(name, store.size(joined(SEGMENTS, name)) or 0, _modified(store, joined(SEGMENTS, name)))
-        ]
-        if name not in segments and all(_old(entry, grace) for entry in entries):
-            yield Garbage(store, joined(SEGMENTS, name), "no version lists it", sum(e.bytes for e in entries))
+    for key, entry in entries.items():
+        if key.endswith(".index") and key not in files and is_old(entry, grace):
+            yield Garbage(store, key, "an index no version lists", entry.bytes)
+    for name, (size, newest) in segment_sizes(store).items():
+        if name not in segments and is_old(Entry(name, size, newest), grace):
+            yield Garbage(store, joined(SEGMENTS, name), "a segment no version lists", size)
 
 
-def _found(storage: Storage, key: str, why: str) -> Garbage:
-    return Garbage(storage, key, why, storage.size(key) or 0)
+def segment_sizes(store: Storage) -> dict[str, tuple[int, float]]:
+    """Segment -> its bytes and when the last of them were written; also of those that were never finished."""
+    found: dict[str, tuple[int, float]] = {}
+    for entry in store.entries(SEGMENTS):
+        name = entry.key.split("/")[1]
+        size, newest = found.get(name, (0, 0.0))
+        found[name] = size + entry.bytes, max(newest, entry.modified)
+    return found
 
 
-def _modified(storage: Storage, key: str) -> float:
-    folder = key.rsplit("/", 1)[0]
-    return next((entry.modified for entry in storage.entries(folder) if entry.key == key), 0.0)
-
-
-def _old(entry: Entry, grace: float) -> bool:
+def is_old(entry: Entry, grace: float) -> bool:
+    """Whether nobody can be about to list it any more."""
     return not grace or time.time() - entry.modified > grace

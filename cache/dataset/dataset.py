@@ -4,7 +4,7 @@
 samples and features that belong together, and an extraction that was broken off has changed nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
@@ -24,6 +24,7 @@ from .card import DatasetCard
 from .presence import Present, presence, with_presence
 from .samples import check_samples, ids_digest, put_samples, read_samples
 
+EARLIER = "dataset.json"  # what the formats before this one kept beside their stores
 Place = Storage | PathLike[str] | str
 
 
@@ -130,6 +131,7 @@ def open_dataset(root: Place, name: str, version: int | str | None = None) -> Ca
     """The dataset `name` under a features root, at a version; NotFound suggests the nearest name."""
     storage = storage_at(root)
     dataset = storage.under(name)
+    refuse_earlier(dataset)
     if not dataset.names(VERSIONS):
         known = list_datasets(storage)
         raise NotFound(
@@ -137,6 +139,15 @@ def open_dataset(root: Place, name: str, version: int | str | None = None) -> Ca
             + (f"It holds: {', '.join(known)}." if known else f"It holds none; `pgm extract {name}` makes one.")
         )
     return CachedDataset(dataset, version_from(Log(dataset).find(version), dataset.url))
+
+
+def refuse_earlier(dataset: Storage) -> None:
+    """Raises UserError for a dataset of the format before segments."""
+    if dataset.exists(EARLIER):
+        raise UserError(
+            f"{dataset.url} has the format of an earlier PgM, which this one does not read: "
+            "remove the folder and extract again."
+        )
 
 
 def list_datasets(root: Place) -> list[str]:
@@ -190,6 +201,22 @@ def publish(
 
     number = log.commit(draft)
     return version_from(log.find(number if number is not None else name or None), dataset.url)
+
+
+def relist(dataset: Storage, change: Callable[[dict[str, int]], Mapping[str, int]], name: str = "") -> None:
+    """Commit a version of a dataset that lists other stores, and is its latest one of this name otherwise.
+
+    change: from folder -> version as they are to what they shall be; where that is the same, nothing is committed.
+    """
+    log = Log(dataset)
+
+    def draft(latest: int) -> dict[str, Any] | None:
+        before = _latest(log, latest, name)
+        if before is None or (stores := dict(change(dict(before.stores)))) == before.stores:
+            return None
+        return {**log.read(before.number), "stores": stores}
+
+    log.commit(draft)
 
 
 def _latest(log: Log, number: int, name: str) -> DatasetVersion | None:

@@ -1,4 +1,4 @@
-"""Features for other tools: safetensors, npy, another format of store, and the pickle layout of MMSA.
+"""Features for other tools: safetensors, npy, one Zarr or HDF5 array, and the pickle layout of MMSA.
 
 Every export reads the store once, in the order of its samples, writes under a temporary name and renames. Numbers are
 those a reader of the store sees: int8 leaves as float16.
@@ -12,20 +12,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import h5py
 import numpy as np
+import zarr
 
 from ..errors import NotFound, UserError
-from ..segment import Codec, Contents, Format, Items
+from ..segment import Codec, Items
 from ..segment.encoding import Array
-from ..segment.hdf5 import hdf5_objects
-from ..segment.zarr import zarr_objects
-from ..storage.local import LocalStorage, explain, write_parts
+from ..segment.zarr import CHUNK_TOKENS, compressor
+from ..storage.local import explain
 from ..storage.sealed_json import spelled
 from ..store import Features
 from .dataset import CachedDataset
+from .samples import ids_of
 
 Kind = Literal["safetensors", "npy", "hdf5", "zarr", "mmsa"]
-SAMPLES = 512
+ROWS = 1 << 14  # tokens at a time, and in a shard
 MMSA_SPLITS = {"train": "train", "val": "valid", "test": "test"}
 
 
@@ -34,16 +36,20 @@ def export_store(features: Features, target: Path, kind: Kind, codec: Codec = "n
 
     safetensors: one file with `tokens` (T, D), `offsets` (N+1,) and the ids and identity as metadata.
     npy: a folder with tokens.npy, offsets.npy and store.json (ids, identity).
-    hdf5, zarr: one array of all samples, `tokens` (T, D), with `lengths` (N,), `checksums` and `items` beside it.
+    hdf5, zarr: one array of all samples, `tokens` (T, D), with `lengths` (N,) and `items` (ids, sources and errors, a
+    Parquet file) beside it.
     Numbers are those a reader sees: int8 leaves as float16, and its identity says so.
     """
     if kind not in get_args(Kind) or kind == "mmsa":
         raise UserError(f"one store is exported as safetensors, npy, hdf5 or zarr, not as {kind!r}")
     _refuse_existing(target)
-    if kind == "hdf5" or kind == "zarr":
-        _atomically(target, lambda temporary: _dense(features, temporary, kind, codec))
-    else:
-        _atomically(target, lambda temporary: (_npy if kind == "npy" else _safetensors)(features, temporary))
+    writers: dict[str, Callable[[Path], None]] = {
+        "hdf5": lambda temporary: _hdf5(features, temporary),
+        "npy": lambda temporary: _npy(features, temporary),
+        "safetensors": lambda temporary: _safetensors(features, temporary),
+        "zarr": lambda temporary: _zarr(features, temporary, codec),
+    }
+    _atomically(target, writers[kind])
     return target
 
 
@@ -72,46 +78,68 @@ def export_mmsa(dataset: CachedDataset, target: Path, wanted: dict[str, str] | N
     return target
 
 
-def _dense(features: Features, target: Path, format_: Format, codec: Codec) -> None:
-    """All samples in one Zarr group or HDF5 file; needs memory for the whole store."""
-    ids, errors = _ids(features), features.errors()
-    sources = [source.tobytes().hex() for source in features.index.source]
-    items = Items(ids, sources, [errors.get(row, "") for row in range(len(features))])
-    contents = Contents(items, features.lengths, np.concatenate([*_rows(features), _nothing(features)]), None, codec)
-    objects = zarr_objects(contents) if format_ == "zarr" else hdf5_objects(contents)
-    if "" in objects:
-        write_parts(target, objects[""])
-    else:
-        LocalStorage(target.parent).put_group(target.name, objects)
+def _hdf5(features: Features, target: Path) -> None:
+    """One HDF5 file; tokens are one contiguous dataset."""
+    with h5py.File(target, "w") as file:
+        tokens = file.create_dataset("tokens", (features.version.tokens, features.dim), features.dtype)
+        for start, block in _blocks(features, ROWS):
+            tokens[start : start + len(block)] = block
+        for name, values in _beside(features).items():
+            file[name] = values
+        file.attrs["identity"] = json.dumps(_identity(features))
 
 
-def _rows(features: Features) -> Iterator[Array]:
-    """The tokens of all samples, in the order of the samples."""
-    for start in range(0, len(features), SAMPLES):
-        rows = np.arange(start, min(start + SAMPLES, len(features)))
-        yield features.gather(rows, unavailable="empty")[0]
+def _zarr(features: Features, target: Path, codec: Codec) -> None:
+    """One Zarr v3 group; tokens are one array in shards of ROWS tokens."""
+    root = zarr.open_group(target, mode="w", zarr_format=3, attributes={"identity": _identity(features)})
+    tokens = root.create_array(
+        "tokens",
+        shape=(features.version.tokens, features.dim),
+        chunks=(CHUNK_TOKENS, features.dim),
+        shards=(ROWS, features.dim),
+        dtype=features.dtype,
+        compressors=compressor(codec, features.dtype.itemsize),
+        dimension_names=("token", "feature"),
+        config={"write_empty_chunks": True},
+    )
+    for start, block in _blocks(features, ROWS):
+        tokens[start : start + len(block)] = block
+    for name, values in _beside(features).items():
+        root.create_array(name, data=values)
 
 
-def _nothing(features: Features) -> Array:
-    return np.empty((0, features.dim), features.dtype)
+def _beside(features: Features) -> dict[str, Array]:
+    """What lies beside the tokens: (N,) lengths, and `items`, (m,) uint8: a Parquet file of ids, sources, errors."""
+    errors = features.errors()
+    sources = [source.tobytes().hex() if source.any() else "" for source in features.index.source]
+    items = Items(ids_of(features), sources, [errors.get(row, "") for row in range(len(features))])
+    return {"lengths": features.lengths, "items": np.frombuffer(items.to_bytes(), np.uint8)}
+
+
+def _blocks(features: Features, rows: int) -> Iterator[tuple[int, Array]]:
+    """(first row, tokens (<= rows, D)) of all samples, in their order."""
+    offsets = _offsets(features)
+    for start in range(0, int(offsets[-1]), rows):
+        stop = min(start + rows, int(offsets[-1]))
+        first, last = np.searchsorted(offsets, start, side="right") - 1, np.searchsorted(offsets, stop, side="left")
+        tokens, _ = features.gather(np.arange(first, last), unavailable="empty")
+        yield start, tokens[start - offsets[first] : stop - offsets[first]]
 
 
 def _offsets(features: Features) -> Array:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(features.lengths)])
 
 
-def _ids(features: Features) -> list[str]:
-    """The ids of the samples, from the table of samples beside the store; their rows where there is none."""
-    from .samples import ids_of
-
-    return ids_of(features)
-
-
-def _about(features: Features) -> dict[str, Any]:
+def _identity(features: Features) -> dict[str, Any]:
+    """The identity of what leaves: of an int8 store that is float16, and another computation than a float16 store's."""
     known = features.identity.as_dict()
     if features.store.stored == "int8":
         known["fields"] = {**known["fields"], "exported_from": "int8", "stored_dtype": "float16"}
-    return {"identity": known, "ids": _ids(features), "status": features.status.tolist()}
+    return known
+
+
+def _about(features: Features) -> dict[str, Any]:
+    return {"identity": _identity(features), "ids": ids_of(features), "status": features.status.tolist()}
 
 
 def _npy(features: Features, folder: Path) -> None:
@@ -120,7 +148,7 @@ def _npy(features: Features, folder: Path) -> None:
     header = {"descr": features.dtype.str, "fortran_order": False, "shape": shape}
     with (folder / "tokens.npy").open("wb") as file:
         np.lib.format.write_array_header_2_0(file, header)
-        for block in _rows(features):
+        for _, block in _blocks(features, ROWS):
             file.write(np.ascontiguousarray(block).data)
     np.save(folder / "offsets.npy", _offsets(features))
     (folder / "store.json").write_bytes(spelled(_about(features)))
@@ -144,7 +172,7 @@ def _safetensors(features: Features, path: Path) -> None:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.write(offsets.data)
-        for block in _rows(features):
+        for _, block in _blocks(features, ROWS):
             file.write(np.ascontiguousarray(block).data)
 
 

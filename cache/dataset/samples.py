@@ -16,7 +16,7 @@ import xxhash
 
 from ..errors import CorruptStore, NotFound, UserError
 from ..storage import Storage
-from ..storage.base import digest_of
+from ..storage.base import digest_of, put_named
 from ..store import Features
 from .card import SPLITS
 
@@ -38,7 +38,7 @@ def put_samples(dataset: Storage, samples: pa.Table) -> str:
     """Keep a table of samples; returns the digest it is named by."""
     content = parquet_bytes(samples)
     digest = digest_of({"": [content]})
-    dataset.put(samples_key(digest), [content])
+    put_named(dataset, samples_key(digest), [content], digest)
     return digest
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..errors import CorruptStore
 from ..storage import Storage
-from ..storage.base import digest_of
+from ..storage.base import digest_of, put_named
 from ..storage.sealed_json import put_sealed, read_sealed
 from .samples import parquet_bytes
 
@@ -46,7 +46,7 @@ def put_table(dataset: Storage, kind: Kind, name: str, table: pa.Table, recipe: 
     """Put the table, then its seal with the recipe; False where the name was taken meanwhile."""
     content = parquet_bytes(table)
     digest = digest_of({"": [content]})
-    dataset.put(kind.table_key(digest), [content])
+    put_named(dataset, kind.table_key(digest), [content], digest)
     return put_sealed(dataset, kind.seal_key(name), {f"pgm_{kind.thing}": 2, "table": digest, **recipe})
 
 

@@ -7,7 +7,7 @@ from ..nearest import nearest
 from ..storage import Storage, storage_at
 from ..store.store import STORE
 from ..store.version import VERSIONS
-from .dataset import Place, list_datasets, store_folders
+from .dataset import Place, refuse_earlier, store_folders
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,28 @@ def select(root: Place, target: str | None = None) -> Selection:
     """Resolve a dataset's name or place, or a store's place; None is all of `root`. NotFound suggests a name."""
     storage = storage_at(root)
     if target is None:
-        return _whole([storage.under(name) for name in list_datasets(storage)])
-    for place in (storage_at(target), storage.under(target)):
+        return _whole([storage.under(name) for name in dataset_names(storage)])
+    for place in (storage.under(target), storage_at(target)):
+        refuse_earlier(place)
         if place.exists(STORE):
             return Selection((), (place,))
-        if place.names(VERSIONS):
+        if is_dataset(place):
             return _whole([place])
-    known = list_datasets(storage)
+    known = dataset_names(storage)
     raise NotFound(
         f"{target!r} is neither a dataset under {storage.url}/ nor the place of a store{nearest(target, known)}. "
         + (f"Datasets: {', '.join(known)}." if known else f"{storage.url}/ holds no dataset.")
     )
+
+
+def dataset_names(root: Storage) -> list[str]:
+    """The datasets under a root, also those of which nothing is published yet."""
+    return [name for name in root.names() if is_dataset(root.under(name))]
+
+
+def is_dataset(place: Storage) -> bool:
+    """Whether there is a published dataset, or a store of one that is still being made."""
+    return bool(place.names(VERSIONS) or store_folders(place))
 
 
 def _whole(datasets: list[Storage]) -> Selection:

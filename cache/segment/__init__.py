@@ -1,6 +1,7 @@
-"""One immutable piece of a store: the features of some samples, in Zarr v3 or HDF5, named by its inputs and its bytes."""
+"""One immutable piece of a store: features of some samples, in Zarr v3 or HDF5, named by its inputs and its bytes."""
 
 from .check import is_intact as is_intact
+from .contents import SEGMENTS as SEGMENTS
 from .contents import STATUSES as STATUSES
 from .contents import Codec as Codec
 from .contents import Contents as Contents
@@ -12,7 +13,6 @@ from .encoding import Stored as Stored
 from .read import SegmentReader as SegmentReader
 from .read import open_segment as open_segment
 from .read import read_segment as read_segment
-from .write import SEGMENTS as SEGMENTS
 from .write import Segment as Segment
 from .write import put_segment as put_segment
 from .write import write_segment as write_segment

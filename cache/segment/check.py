@@ -2,8 +2,7 @@
 
 from ..storage import Storage
 from ..storage.base import Parts, digest_of, joined
-from .contents import SegmentName
-from .write import SEGMENTS
+from .contents import SEGMENTS, SegmentName
 
 
 def is_intact(store: Storage, name: str) -> bool:

@@ -1,8 +1,8 @@
 """What a segment is: the features of some samples, with what each was made from and what came of it.
 
-A segment is a cached function call. Its name begins with the digest of the call's inputs (the computation's identity and,
-in order, the ids and source digests of its samples) and ends with the digest of all its bytes, so that two segments of
-one name are equal to the byte, whoever wrote them, and the name alone is enough to check one.
+A segment is a cached function call. Its name begins with the digest of the call's inputs (the computation's identity
+and, in order, the ids and source digests of its samples) and ends with the digest of all its bytes, so that two
+segments of one name are equal to the byte, whoever wrote them, and the name alone is enough to check one.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ import xxhash
 from ..errors import CorruptStore, UserError
 from .encoding import Array, Stored
 
+SEGMENTS = "segments"  # the folder of a store's segments
 Format = Literal["zarr", "hdf5"]
 Codec = Literal["none", "zstd", "lz4"]
 Status = Literal["ok", "failed", "missing"]
@@ -130,7 +131,7 @@ def sample_checksums(tokens: Array, scales: Array | None, lengths: Int64s) -> UI
     """(n,) xxh3_64 of each sample's rows of `tokens` (T, D), and of `scales` (T, 1) where there are any."""
     ends = np.cumsum(lengths)
     found = np.zeros(len(lengths), np.uint64)
-    arrays = [array.view(np.uint8) for array in (tokens, scales) if array is not None]
+    arrays = [np.ascontiguousarray(array).view(np.uint8) for array in (tokens, scales) if array is not None]
     for row, (start, end) in enumerate(zip((ends - lengths).tolist(), ends.tolist(), strict=True)):
         if end > start:
             hasher = xxhash.xxh3_64()

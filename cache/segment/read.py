@@ -15,10 +15,10 @@ import numpy as np
 from ..errors import CorruptStore
 from ..storage import Storage
 from ..storage.base import as_bytes, joined
-from .contents import Int64s, Items, SegmentName
+from .contents import SEGMENTS, Int64s, Items, SegmentName
 from .encoding import Array, Stored, decode, read_dtype
 from .hdf5 import decode_hdf5, map_hdf5, read_hdf5
-from .write import SEGMENTS, Segment
+from .write import Segment
 from .zarr import decode_zarr, map_zarr, read_zarr
 
 MAPPED = 8192  # segments: two mappings each where there are scales, far from the kernel's 65,530
@@ -121,6 +121,6 @@ class SegmentReader:
 
     def _short(self, segment: int, asked: int, there: int) -> CorruptStore:
         return CorruptStore(
-            f"{self.store.url}/{SEGMENTS}/{self.names[segment]} has {there} token rows where the version lists {asked}; "
-            "see `pgm cache verify`"
+            f"{self.store.url}/{SEGMENTS}/{self.names[segment]} has {there} token rows where the version lists "
+            f"{asked}; see `pgm cache verify`"
         )

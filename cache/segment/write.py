@@ -8,12 +8,23 @@ import numpy as np
 from ..errors import RunFailed
 from ..storage import Storage
 from ..storage.base import Parts, digest_of, joined, total_bytes
-from .contents import Codec, Contents, Format, Int64s, Items, SegmentName, UInt64s, check_format, inputs_digest
+from .check import is_intact
+from .contents import (
+    SEGMENTS,
+    Codec,
+    Contents,
+    Format,
+    Int64s,
+    Items,
+    SegmentName,
+    UInt64s,
+    check_format,
+    inputs_digest,
+)
 from .encoding import Array, Stored, encode, unfit_rows
 from .hdf5 import hdf5_objects
 from .zarr import zarr_objects
 
-SEGMENTS = "segments"
 OBJECTS = {"zarr": zarr_objects, "hdf5": hdf5_objects}
 NAMED = 5  # samples an error names before it counts the rest
 
@@ -46,8 +57,8 @@ def write_segment(
     """Write the features of some samples as one immutable segment of the store, unless it is there.
 
     identity: the whole digest of the store's identity. lengths: (n,) tokens a sample, 0 for those with an error.
-    tokens: (T, D) floats, the samples' one after another. Raises RunFailed for a NaN, an infinity or a value beyond what
-    `stored` holds, naming the samples, and for a full disk.
+    tokens: (T, D) floats, the samples' one after another. Raises RunFailed for a NaN, an infinity or a value beyond
+    what `stored` holds, naming the samples, and for a full disk.
     """
     check_format(format, codec)
     check_shapes(items, lengths, tokens)
@@ -64,7 +75,12 @@ def put_segment(store: Storage, identity: str, contents: Contents, format: Forma
     items = contents.items
     objects = OBJECTS[format](contents)
     name = SegmentName(inputs_digest(identity, items.ids, items.sources, items.attempt), digest_of(objects), format)
-    new = put_objects(store, joined(SEGMENTS, str(name)), objects)
+    key = joined(SEGMENTS, str(name))
+    new = put_objects(store, key, objects)
+    if not new and not is_intact(store, str(name)):
+        # What lay there has been damaged since; these are the bytes its name promises.
+        store.delete(key)
+        new = put_objects(store, key, objects)
     return Segment(str(name), items, contents.lengths, contents.checksums, total_bytes(objects), new)
 
 

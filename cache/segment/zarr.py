@@ -19,7 +19,7 @@ from zarr.storage import LocalStore, MemoryStore
 from ..errors import CorruptStore
 from ..storage.base import Parts, as_bytes
 from ..storage.mapping import map_file
-from .contents import Contents
+from .contents import Codec, Contents
 from .encoding import Array
 
 CHUNK_TOKENS = 512  # what a plain reader loads for one sample
@@ -90,12 +90,7 @@ def chunk_rows(rows: int) -> int:
 
 def add_tokens(root: zarr.Group, contents: Contents) -> zarr.Array[Any]:
     """The token array, with this segment's chunks, shard and codec."""
-    tokens, compressor = contents.tokens, None
-    if contents.codec != "none":
-        # Bit shuffling groups exponents with exponents, the only part of float features that compresses.
-        compressor = BloscCodec(
-            typesize=tokens.dtype.itemsize, cname=contents.codec, clevel=5, shuffle="bitshuffle", blocksize=0
-        )
+    tokens = contents.tokens
     chunk = chunk_rows(len(tokens))
     return root.create_array(
         "tokens",
@@ -103,12 +98,20 @@ def add_tokens(root: zarr.Group, contents: Contents) -> zarr.Array[Any]:
         chunks=(chunk, tokens.shape[1]),
         shards=(max(1, -(-len(tokens) // chunk)) * chunk, tokens.shape[1]),
         dtype=tokens.dtype,
-        compressors=compressor,
+        compressors=compressor(contents.codec, tokens.dtype.itemsize),
         filters=None,
         fill_value=0 if tokens.dtype.kind == "i" else np.nan,
         dimension_names=("token", "feature"),
         config={"write_empty_chunks": True},
     )
+
+
+def compressor(codec: Codec, itemsize: int) -> BloscCodec | None:
+    """Blosc for values of `itemsize` bytes, None where nothing is compressed."""
+    if codec == "none":
+        return None
+    # Bit shuffling groups exponents with exponents, the only part of float features that compresses.
+    return BloscCodec(typesize=itemsize, cname=codec, clevel=5, shuffle="bitshuffle", blocksize=0)
 
 
 def raw_shard(tokens: Array) -> Iterator[bytes | memoryview]:

@@ -93,6 +93,18 @@ class Storage(ABC):
     def delete(self, key: str) -> None:
         """Remove an object, or everything below a key; nothing happens where there is nothing."""
 
+    def hold(self, key: str) -> object | None:
+        """Something to keep for as long as an object is in use, so that `in_use` sees it; None where nobody can."""
+        return None
+
+    def in_use(self, key: str) -> bool:
+        """Whether a process is known to hold an object. Advice: an object store knows of nobody."""
+        return False
+
+    def leftovers(self) -> Iterator[Entry]:
+        """What writers that died left under temporary names, anywhere below."""
+        return iter(())
+
     def exists(self, key: str) -> bool:
         """Whether there is an object of this key."""
         return self.size(key) is not None
@@ -147,6 +159,13 @@ def digest_of(objects: Mapping[str, Parts]) -> str:
         for view in views:
             hasher.update(view)
     return hasher.hexdigest()
+
+
+def put_named(storage: Storage, key: str, parts: Parts, digest: str) -> None:
+    """Put an object whose key carries the digest of its bytes; one that has been damaged since is replaced."""
+    if not storage.put(key, parts) and digest_of({"": [storage.read(key)]}) != digest:
+        storage.delete(key)
+        storage.put(key, parts)
 
 
 def as_bytes(array: npt.NDArray[Any]) -> memoryview:

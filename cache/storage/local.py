@@ -5,6 +5,7 @@ are atomic, so a kill leaves at most a temporary name that `pgm cache gc` sweeps
 """
 
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -107,9 +108,11 @@ class LocalStorage(Storage):
         root = self.path / key
         paths = sorted(path for path in root.rglob("*") if not path.is_dir() or path.is_symlink())
         for path in paths:
+            name = path.relative_to(self.path).as_posix()
             with suppress(FileNotFoundError):
                 status = path.stat()
-                yield Entry(path.relative_to(self.path).as_posix(), status.st_size, status.st_mtime)
+                if f"/{TEMPORARY}" not in f"/{name}":
+                    yield Entry(name, status.st_size, status.st_mtime)
 
     def size(self, key: str) -> int | None:
         path = self.path / key
@@ -117,6 +120,20 @@ class LocalStorage(Storage):
             return path.stat().st_size if path.is_file() else None
         except OSError:
             return None
+
+    def hold(self, key: str) -> object | None:
+        return Hold.shared(self.path / key)
+
+    def in_use(self, key: str) -> bool:
+        return Hold.is_taken(self.path / key)
+
+    def leftovers(self) -> Iterator[Entry]:
+        for path in sorted(self.path.rglob(f"{TEMPORARY}*")):
+            with suppress(FileNotFoundError):
+                files = [path, *path.rglob("*")] if path.is_dir() else [path]
+                statuses = [file.stat() for file in files]
+                newest = max(status.st_mtime for status in statuses)
+                yield Entry(path.relative_to(self.path).as_posix(), sum(s.st_size for s in statuses), newest)
 
     def delete(self, key: str) -> None:
         path = self.path / key
@@ -127,6 +144,38 @@ class LocalStorage(Storage):
             shutil.rmtree(doomed)
         else:
             path.unlink(missing_ok=True)
+
+
+class Hold:
+    """A shared lock on a file, by the kernel: it goes with the process, however that ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @staticmethod
+    def shared(path: Path) -> "Hold | None":
+        """Say that a file is in use; None where it is gone, or the file system knows no locks."""
+        try:
+            hold = Hold(os.open(path, os.O_RDONLY))
+            fcntl.flock(hold._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return None
+        return hold
+
+    @staticmethod
+    def is_taken(path: Path) -> bool:
+        """Whether anybody, this process too, says that a file is in use."""
+        try:
+            hold = Hold(os.open(path, os.O_RDONLY))
+            fcntl.flock(hold._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
 
 
 def _temporary(path: Path) -> Path:

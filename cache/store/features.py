@@ -19,7 +19,7 @@ from ..storage import Storage, storage_at
 from .identity import Identity
 from .index import FAILED, OK, Index
 from .store import Store
-from .version import Version
+from .version import Version, version_key
 
 Unavailable = Literal["error", "empty"]
 READ_SAMPLES = 256
@@ -32,6 +32,8 @@ class Features:
         self.store, self.version, self.index = store, version, index
         self.dtype = read_dtype(store.stored)
         self._reader = SegmentReader(store.storage, version.segments, store.stored, store.dim)
+        # `pgm cache gc` leaves versions that somebody reads.
+        self._hold = store.storage.hold(version_key(version.number))
         self._last_errors: tuple[int, Sequence[str]] | None = None
 
     @property

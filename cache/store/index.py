@@ -84,6 +84,10 @@ class Index:
         columns["status"][:] = UNSET
         return Index(**columns)
 
+    def at(self, rows: Int64s) -> "Index":
+        """The columns of some rows."""
+        return Index(**{name: values[rows] for name, values in self.columns()})
+
     def content_digest(self, dim: int, stored: str) -> str:
         """32 hex digits of what the samples' features are, wherever they lie: checksums, lengths, statuses in order."""
         hasher = xxhash.xxh3_128(f"{dim} {stored} {len(self)}".encode())
@@ -109,15 +113,9 @@ class IndexBuilder:
 
     def place(self, rows: Int64s, segment: Segment) -> None:
         """Let `rows` (n,) be the n samples of a segment, in its order."""
-        index = self.index
-        index.checksum[rows] = segment.checksums
-        index.source[rows] = source_bytes(segment.items.sources)
-        index.segment[rows] = self._number(segment.name)
-        failed = np.array([bool(error) for error in segment.items.errors], bool)
-        starts = np.cumsum(segment.lengths) - segment.lengths
-        index.start[rows] = np.where(failed, np.arange(len(failed)), starts)
-        index.length[rows] = segment.lengths
-        index.status[rows] = np.where(failed, FAILED, OK)
+        for name, values in placed(segment).columns():
+            getattr(self.index, name)[rows] = values
+        self.index.segment[rows] = self._number(segment.name)
 
     def missing(self, rows: Int64s) -> None:
         """The dataset has no such modality for these samples."""
@@ -144,3 +142,16 @@ def source_bytes(sources: Sequence[str]) -> Column:
     """(n, 16) of n digests of 32 hex digits, zeros for ""."""
     joined = "".join(source or "0" * 32 for source in sources)
     return np.frombuffer(bytes.fromhex(joined), np.uint8).reshape(-1, 16)
+
+
+def placed(segment: Segment) -> Index:
+    """The rows of a segment's samples, in its order; the number of the segment is the version's to give."""
+    failed = np.array([bool(error) for error in segment.items.errors], bool)
+    starts = np.cumsum(segment.lengths) - segment.lengths
+    index = Index.empty(len(segment.items))
+    index.checksum[:] = segment.checksums
+    index.source[:] = source_bytes(segment.items.sources)
+    index.start[:] = np.where(failed, np.arange(len(failed)), starts)
+    index.length[:] = segment.lengths
+    index.status[:] = np.where(failed, FAILED, OK)
+    return index

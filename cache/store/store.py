@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import CorruptStore, IdentityMismatch, NotFound
 from ..segment import MARKER, SEGMENTS, STATUSES, SegmentName, Stored
 from ..storage import Storage, storage_at
-from ..storage.base import Parts, digest_of
+from ..storage.base import Parts, digest_of, put_named
 from ..storage.mapping import map_file
 from ..storage.sealed_json import put_sealed, read_sealed
 from .identity import Identity
@@ -140,7 +140,7 @@ class Store:
         parts: Parts = index.to_parts()
         digest = digest_of({"": parts})
         file = f"{number:06d}-{digest}.index"
-        self.storage.put(index_key(file), parts)
+        put_named(self.storage, index_key(file), parts, digest)
         return Version(
             number=number,
             name=draft.name,

@@ -36,8 +36,8 @@ def write_features(
     """Write features as a store of a dataset and commit them; at once where the very same are there already.
 
     ids: (N,) sample ids; sample_ids: the digest of their list. lengths: (N,) tokens a sample, 0 where the modality is
-    missing, or failed with a reason in `errors`. tokens: (T, D) floats, all samples' one after another. Rows whose bytes
-    an earlier version has are referenced, not written again. Raises RunFailed for values `stored` cannot hold.
+    missing, or failed with a reason in `errors`. tokens: (T, D) floats, all samples' one after another. Rows whose
+    bytes an earlier version has are referenced, not written again. Raises RunFailed for values `stored` cannot hold.
     """
     counts: Int64s = np.asarray(lengths, np.int64)
     store = Store.create(dataset, identity, tokens.shape[1], stored)
