@@ -1,5 +1,6 @@
 """One immutable piece of a store: features of some samples, in Zarr v3 or HDF5, named by its inputs and its bytes."""
 
+from .buffers import Buffers as Buffers
 from .check import is_intact as is_intact
 from .contents import SEGMENTS as SEGMENTS
 from .contents import STATUSES as STATUSES

@@ -13,6 +13,8 @@ import numpy.typing as npt
 FLOAT16_MAX = 65504.0
 # Rows are checked in pieces that stay in the processor's cache.
 PIECE = 1 << 18
+SMALLEST_NORMAL = 2.0**-14  # of float16
+DECODED = 64  # rows of int8 decoded at a time, for the same reason
 
 Array = npt.NDArray[Any]
 Stored = Literal["float16", "float32", "int8"]
@@ -70,8 +72,29 @@ def encode(tokens: Array, stored: Stored) -> Encoded:
 def decode(quantised: Array, scales: Array, out: Array | None = None) -> Array:
     """int8 tokens (rows, D) times scales (rows, 1) as float16 (rows, D)."""
     out = np.empty(quantised.shape, np.float16) if out is None else out
-    np.multiply(quantised, scales, out=out, casting="unsafe", dtype=np.float32)
+    if len(scales) and scales.min() >= SMALLEST_NORMAL:
+        for start in range(0, len(quantised), DECODED):
+            rows = slice(start, start + DECODED)
+            _decode_normal(quantised[rows], scales[rows], out[rows])
+    else:
+        np.multiply(quantised, scales, out=out, casting="unsafe", dtype=np.float32)
     return out
+
+
+def _decode_normal(quantised: Array, scales: Array, out: Array) -> None:
+    """The same bits in half the time, where every product is 0 or a normal float16: numpy casts one by one."""
+    products = np.multiply(quantised, scales, dtype=np.float32)
+    # Exponents of float16, so that the upper bits are those of a float16; then round to even, and cut.
+    np.multiply(products, np.float32(2.0**-112), out=products)
+    bits = products.view(np.uint32)
+    odd = bits >> np.uint32(13)
+    odd &= np.uint32(1)
+    bits += odd
+    bits += np.uint32(0xFFF)
+    bits >>= np.uint32(13)
+    halves = out.view(np.uint16)
+    np.copyto(halves, bits, casting="unsafe")
+    halves |= (quantised.view(np.uint8) & np.uint8(0x80)).astype(np.uint16) << np.uint16(8)
 
 
 def quantisation_error(exact: Array, approximate: Array) -> dict[str, float]:

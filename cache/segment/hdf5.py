@@ -15,9 +15,9 @@ import numpy as np
 
 from ..errors import CorruptStore
 from ..storage.base import Parts, as_bytes
-from ..storage.mapping import map_file
 from .contents import Contents
 from .encoding import Array
+from .rows import Span
 from .zarr import items_array
 
 ALIGNED = 4096  # rows begin on a page, as they do in a Zarr segment
@@ -51,22 +51,19 @@ def read_hdf5(path: Path) -> dict[str, Array]:
         raise CorruptStore(f"{path} is not a readable segment ({error}); see `pgm cache verify`") from error
 
 
-def map_hdf5(path: Path, name: str, dtype: np.dtype[Any], width: int) -> Array | None:
-    """The rows of `tokens` or `scales` as a read-only view (T, width) of the file; None where they are not one run."""
-    with open_h5(path) as file:
-        dataset = file[name]
-        offset, there, shape = dataset.id.get_offset(), dataset.dtype, dataset.shape
-    if offset is None or there != dtype or not there.isnative or shape[1:] != (width,):
-        return None
-    mapped = map_file(path)
-    if len(mapped) < offset + shape[0] * width * dtype.itemsize:
-        raise CorruptStore(f"{path} is cut short: {len(mapped)} bytes; see `pgm cache verify`")
-    return np.frombuffer(mapped, dtype, count=shape[0] * width, offset=offset).reshape(-1, width)
-
-
-def decode_hdf5(path: Path) -> Any:
-    """The token dataset through h5py, for layouts that cannot be mapped."""
-    return open_h5(path)["tokens"]
+def hdf5_rows(path: Path, name: str, row_bytes: int) -> Span:
+    """Where the rows of `tokens` or `scales` lie. Raises FileNotFoundError, CorruptStore."""
+    try:
+        with open_h5(path) as file:
+            dataset = file[name]
+            offset, rows = dataset.id.get_offset(), len(dataset)
+            fits = dataset.nbytes == rows * row_bytes
+    except (KeyError, RuntimeError) as error:
+        raise CorruptStore(f"{path} is not a readable segment ({error}); see `pgm cache verify`") from error
+    size = path.stat().st_size
+    if rows and (offset is None or not fits or size < offset + rows * row_bytes):
+        raise CorruptStore(f"{path} is cut short or not as it was written: {size} bytes; see `pgm cache verify`")
+    return Span(path, offset or 0, rows)
 
 
 def open_h5(path: Path) -> h5py.File:

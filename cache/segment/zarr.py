@@ -2,10 +2,11 @@
 
 zarr-python writes the metadata and the small arrays. An uncompressed shard of tokens is laid out here: its inner chunks
 one after another in order (so their payload is one run of rows), then Zarr's index of them and the index's crc32c. A
-reader that parses the index may map the rows; any layout it did not expect it leaves to zarr-python, which also encodes
-and decodes compressed ones.
+reader that knows that no codec is used maps the rows. Compressed shards zarr-python
+encodes; see packed.py for reading them.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ from zarr.storage import LocalStore, MemoryStore
 
 from ..errors import CorruptStore
 from ..storage.base import Parts, as_bytes
-from ..storage.mapping import map_file
 from .contents import Codec, Contents
 from .encoding import Array
+from .packed import PackedRows
+from .rows import Span
 
 CHUNK_TOKENS = 512  # what a plain reader loads for one sample
-ABSENT = 2**64 - 1
 TOKENS = "tokens/c/0/0"
 MARKER = "zarr.json"  # written last: without it the group is not there
 
@@ -68,19 +69,30 @@ def read_zarr(folder: Path) -> dict[str, Array]:
         raise CorruptStore(f"{folder} is not a readable segment ({error}); see `pgm cache verify`") from error
 
 
-def map_zarr(folder: Path, name: str, dtype: np.dtype[Any], width: int) -> Array | None:
-    """The rows of `tokens` or `scales` as a read-only view (T, width) of the file; None where they are not one run."""
+def zarr_rows(folder: Path, name: str, row_bytes: int) -> Span | PackedRows:
+    """Where the rows of `tokens` or `scales` lie, or how they are decoded. Raises FileNotFoundError, CorruptStore.
+
+    The filling of the last chunk counts as rows of none.
+    """
     if name == "scales":
-        return map_file(folder / "scales/c/0/0").view(dtype).reshape(-1, width)
+        path = folder / "scales/c/0/0"
+        return Span(path, 0, path.stat().st_size // row_bytes)
     path = folder / TOKENS
-    mapped = map_file(path)
-    rows = contiguous_rows(mapped, dtype.itemsize * width, path)
-    return None if rows is None else np.frombuffer(mapped, dtype, count=rows * width).reshape(rows, width)
-
-
-def decode_zarr(folder: Path) -> Any:
-    """The token array through zarr-python: slices decode whole chunks."""
-    return zarr.open_group(LocalStore(folder, read_only=True), mode="r")["tokens"]
+    metadata = (folder / "tokens/zarr.json").read_bytes()
+    try:
+        value = json.loads(metadata)
+        [sharding] = value["codecs"]
+        rows, width = (int(size) for size in value["shape"])
+        chunk, dtype = int(sharding["configuration"]["chunk_shape"][0]), np.dtype(value["data_type"])
+        raw = [codec["name"] for codec in sharding["configuration"]["codecs"]] == ["bytes"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptStore(f"{folder}/tokens/zarr.json is not as it was written ({error!r})") from error
+    chunks = -(-rows // chunk)
+    if not raw:
+        return PackedRows(path, dtype, rows, width, chunk)
+    if rows and (dtype.itemsize * width, path.stat().st_size) != (row_bytes, chunks * (chunk * row_bytes + 16) + 4):
+        raise CorruptStore(f"{path} is cut short or not as it was written; see `pgm cache verify`")
+    return Span(path, 0, rows)
 
 
 def chunk_rows(rows: int) -> int:
@@ -122,7 +134,13 @@ def raw_shard(tokens: Array) -> Iterator[bytes | memoryview]:
     yield as_bytes(np.zeros((chunks * chunk - len(tokens), tokens.shape[1]), tokens.dtype))
     index = shard_index(chunks, chunk * tokens.shape[1] * tokens.dtype.itemsize)
     yield index
-    yield google_crc32c.value(index).to_bytes(4, "little")
+    yield index_checksum(index)
+
+
+def index_checksum(index: bytes) -> bytes:
+    """crc32c, as it follows the index."""
+    checksum: int = google_crc32c.value(index)
+    return checksum.to_bytes(4, "little")
 
 
 def shard_index(chunks: int, chunk_bytes: int) -> bytes:
@@ -131,28 +149,3 @@ def shard_index(chunks: int, chunk_bytes: int) -> bytes:
     index[:, 0] = np.arange(chunks, dtype=np.uint64) * np.uint64(chunk_bytes)
     index[:, 1] = chunk_bytes
     return index.tobytes()
-
-
-def contiguous_rows(mapped: Array, row_bytes: int, path: Path) -> int | None:
-    """Rows in a shard whose chunks lie one after another from byte 0, as written here; None for any other layout.
-
-    The last chunk's filling counts as rows: who knows the lengths knows where they end.
-    """
-    for chunks in _chunk_counts(len(mapped), row_bytes):
-        payload = len(mapped) - 16 * chunks - 4
-        index = mapped[payload:-4].tobytes()
-        if google_crc32c.value(index).to_bytes(4, "little") != mapped[-4:].tobytes():
-            continue
-        return payload // row_bytes if index == shard_index(chunks, payload // chunks) else None
-    if len(mapped) < 20:
-        raise CorruptStore(f"{path} is cut short: {len(mapped)} bytes; see `pgm cache verify`")
-    return None
-
-
-def _chunk_counts(size: int, row_bytes: int) -> Iterator[int]:
-    """How many chunks a raw shard of `size` bytes can have: one of fewer rows, or several of CHUNK_TOKENS rows."""
-    if size >= 20 and (size - 20) % row_bytes == 0 and size - 20 <= CHUNK_TOKENS * row_bytes:
-        yield 1
-    full = CHUNK_TOKENS * row_bytes + 16
-    if size > full and (size - 4) % full == 0:
-        yield (size - 4) // full

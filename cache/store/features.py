@@ -5,6 +5,7 @@ Opening maps the index and reads nothing else. What is open stays what it is: la
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from os import PathLike
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import IdentityMismatch, SampleUnavailable, UserError
-from ..segment import STATUSES, SegmentReader, read_segment
+from ..segment import STATUSES, Buffers, SegmentReader, read_segment
 from ..segment.contents import Int64s
 from ..segment.encoding import Array, read_dtype
 from ..storage import Storage, storage_at
@@ -31,7 +32,8 @@ class Features:
     def __init__(self, store: Store, version: Version, index: Index) -> None:
         self.store, self.version, self.index = store, version, index
         self.dtype = read_dtype(store.stored)
-        self._reader = SegmentReader(store.storage, version.segments, store.stored, store.dim)
+        self._reader = SegmentReader(store.storage, version.segments, store.stored, store.dim, version.tokens)
+        self._buffers = Buffers(store.dim, self.dtype)
         # `pgm cache gc` leaves versions that somebody reads.
         self._hold = store.storage.hold(version_key(version.number))
         self._last_errors: tuple[int, Sequence[str]] | None = None
@@ -124,7 +126,7 @@ class Features:
         chosen, lengths = self._chosen(rows, unavailable)
         ends = np.cumsum(lengths)
         total = int(ends[-1]) if len(ends) else 0
-        tokens = np.empty((total, self.dim), self.dtype) if out is None else self._fitting(out, total)
+        tokens = self._buffers.get(total) if out is None else self._fitting(out, total)
         self._copy(chosen, lengths, ends - lengths, tokens)
         return tokens, lengths
 
@@ -133,10 +135,9 @@ class Features:
         chosen, lengths = self._chosen(rows, unavailable)
         longest = int(lengths.max(initial=0))
         mask = np.arange(longest) < lengths[:, None]
-        new = np.empty if mask.all() else np.zeros
-        tokens = new((len(chosen), longest, self.dim), self.dtype)
-        self._copy(chosen, lengths, np.arange(len(chosen)) * longest, tokens.reshape(-1, self.dim))
-        return tokens, mask
+        tokens = self._buffers.get(len(chosen) * longest)
+        self._copy(chosen, lengths, np.arange(len(chosen)) * longest, tokens)
+        return tokens.reshape(len(chosen), longest, self.dim), mask
 
     def batches(
         self, size: int, rows: npt.ArrayLike | None = None, shuffle: int | None = None
@@ -153,10 +154,12 @@ class Features:
             ordered = disk_order(self.index, chosen)
             for start in range(0, len(ordered), size):
                 part = ordered[start : start + size]
+                self._expect(ordered[start : start + 16 * size])
                 yield part, *self.gather(part)
             return
         rng = np.random.default_rng(shuffle)
-        for pool in pools(self.index, chosen, rng):
+        for pool, following in pairwise([*pools(self.index, chosen, rng), chosen[:0]]):
+            self._expect(following)
             order = rng.permutation(len(pool))
             # One pass over the disk a pool; a pool is small beside what its segments would be decoded to one by one.
             tokens, lengths = self.gather(pool)
@@ -174,6 +177,11 @@ class Features:
             f"Features({self.url!r}, version {self.version.number}: {len(self):,} samples, "
             f"{self.version.tokens:,} tokens of {self.dim} {self.store.stored})"
         )
+
+    def _expect(self, rows: Int64s) -> None:
+        """Rows that will be asked for soon, in this order."""
+        segments = self.index.segment[rows]
+        self._reader.expect(segments[np.flatnonzero(np.diff(segments, prepend=-1))].tolist())
 
     def _copy(self, rows: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
         index = self.index
