@@ -14,7 +14,7 @@ from ..cache.storage import Storage
 from ..cache.store import Store
 from .collection import Collection
 from .encoders import EncoderSpec, FrozenEncoder, build_encoder
-from .engine.batches import Item, encode_batch, equal_lengths
+from .engine.batches import Item, encode_equal, equal_lengths
 from .engine.options import StoreOptions
 from .engine.plan import PROBED, Estimate, decoded_few, estimate, free_bytes, sample_bytes
 from .engine.segments import segment_items
@@ -110,10 +110,10 @@ def probe(collection: Collection, encoder: FrozenEncoder, options: StoreOptions)
         if not decoded:
             return None
         lengths = encoder.lengths(decoded)
-        items = [Item(place, *both) for place, both in enumerate(zip(decoded, lengths, strict=True))]
+        items = [Item(place, "", *both) for place, both in enumerate(zip(decoded, lengths, strict=True))]
         # Once to warm up: the first call pays for allocation and, on a GPU, for loading kernels.
-        list(encode_batch(items[:1], encoder, options.stored))
+        list(encode_equal(items[:1], encoder, options.stored))
         began = time.perf_counter()
         for batch in equal_lengths(items, encoder):
-            list(encode_batch(batch, encoder, options.stored))
+            list(encode_equal(batch, encoder, options.stored))
         return (decoding + time.perf_counter() - began) / len(items)

@@ -216,7 +216,7 @@ def _check_failures(plan: Plan, commit: Commit, options: ExtractOptions) -> None
     failed = commit.failed
     if failed > options.max_failures * len(plan.media):
         some = sorted(commit.reasons.items())[:SHOWN]
-        shown = "".join(f"\n  {plan.media[row]}: {why}" for row, why in some)
+        shown = "".join(f"\n  {why}" for _, why in some)
         more = f"\n  and {failed - len(some)} more" if failed > len(some) else ""
         raise TooManyFailures(
             f"{failed} of {len(plan.media)} {plan.modality} items are bad, more than "

@@ -32,6 +32,7 @@ from .reading import inside
 from .splitting import SEED, SPLIT_NAMES, draw_splits
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+LONGEST_CELL = 1 << 30
 Row = Mapping[str, Any]
 
 
@@ -107,6 +108,8 @@ def read_rows(path: Path) -> list[Row]:
             rows = [json.loads(line) for line in decode_text(path.read_bytes()).splitlines() if line.strip()]
         else:
             text = io.StringIO(decode_text(path.read_bytes()), newline="")
+            # A cell may be a whole book; the table is in memory already.
+            csv.field_size_limit(LONGEST_CELL)
             rows = list(csv.DictReader(text, delimiter="\t" if kind == ".tsv" else ","))
     except (pa.ArrowInvalid, json.JSONDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not readable as {kind[1:]}: {error}") from error

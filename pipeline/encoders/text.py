@@ -15,6 +15,8 @@ from .base import Batch, FrozenEncoder
 
 # Tokenizers without a limit of their own report a number near 1e30.
 LONGEST = 512
+# Characters that reach the tokenizer, which reads a text to its end however few tokens are kept: 200 for each.
+LONGEST_TEXT = 200 * LONGEST
 
 
 class TextEncoder(FrozenEncoder):
@@ -35,7 +37,7 @@ class TextEncoder(FrozenEncoder):
         self.max_tokens = min(self.spec.max_tokens, own_limit) if self.spec.max_tokens else own_limit
 
     def decode(self, media: Media) -> str:
-        return decode_text(media.read())
+        return decode_text(media.read())[:LONGEST_TEXT]
 
     def lengths(self, items: Sequence[Any]) -> list[int]:
         # One call for all texts: fast tokenizers cost more to enter than to run.

@@ -13,28 +13,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar
 
 import numpy as np
 import torch
 
-from ...cache.segment import Items, Segment, write_segment
+from ...cache.segment import Items, Segment, Stored, write_segment
 from ...cache.storage import Storage
 from ...cache.store import Identity
 from ..decode import DecodeError
+from ..encode import Failure, failure_of
 from ..encoders import EncoderSpec, FrozenEncoder, build_encoder, check_same_identity
-from ..encoders.base import readable
 from ..media import Media
-from .batches import Item, encode_batch, equal_lengths
+from .batches import Item, encode_equal, equal_lengths, sizes_of
 from .options import StoreOptions
 
 # One beside a CPU encoder: a second one takes the interpreter and a core from it (measured: 5.0 s against 4.4 s on mel
 # frames). A GPU leaves the cores to decoding.
 DECODE_THREADS = {"cpu": 1, "cuda": 8}
 DECODED_TOGETHER = 8
-
-T = TypeVar("T")
-R = TypeVar("R")
+BYTES_AHEAD = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -96,9 +93,9 @@ def make_segment(job: Job, encoder: FrozenEncoder, task: Task) -> Made:
     began = time.perf_counter()
     features: list[np.ndarray] = [np.empty((0, encoder.dim), np.float32)] * len(task)
     errors = [""] * len(task)
-    for place, made in encoded(job, encoder, task):
-        if isinstance(made, DecodeError):
-            errors[place] = str(made) or "unknown"
+    for place, made in encoded(encoder, task, job.options.stored):
+        if isinstance(made, Failure):
+            errors[place] = made.reason
         else:
             features[place] = made
     segment = write_segment(
@@ -114,46 +111,62 @@ def make_segment(job: Job, encoder: FrozenEncoder, task: Task) -> Made:
     return Made(task.number, segment, time.perf_counter() - began)
 
 
-def encoded(job: Job, encoder: FrozenEncoder, task: Task) -> Iterator[tuple[int, np.ndarray | DecodeError]]:
-    """Every item's place in the task with its (S, D) features, or why it has none."""
-    failures: list[tuple[int, DecodeError]] = []
+def encoded(encoder: FrozenEncoder, task: Task, stored: Stored) -> Iterator[tuple[int, np.ndarray | Failure]]:
+    """Every item's place in the task with its (S, D) features, or why it has none.
+
+    Decoding runs in threads ahead of the encoder; what waits is bounded in bytes.
+    """
+    failures: list[tuple[int, Failure]] = []
     threads = DECODE_THREADS[encoder.device.type]
     parts = [range(at, min(at + DECODED_TOGETHER, len(task))) for at in range(0, len(task), DECODED_TOGETHER)]
     with one_thread(encoder), ThreadPoolExecutor(threads) as pool:
         decoded = ahead(pool, lambda part: decode_items(encoder, task, part, failures), parts, threads + 2)
-        for batch in equal_lengths(chain.from_iterable(decoded), encoder):
-            yield from encode_batch(batch, encoder, job.options.stored)
+        try:
+            for batch in equal_lengths(chain.from_iterable(decoded), encoder):
+                yield from encode_equal(batch, encoder, stored)
+        finally:
+            pool.shutdown(cancel_futures=True)
     yield from failures
 
 
-def ahead(pool: ThreadPoolExecutor, function: Callable[[T], R], values: Iterable[T], count: int) -> Iterator[R]:
-    """`function` of each value, in order, at most `count` of them computed before they are asked for."""
-    waiting: deque[Future[R]] = deque()
-    for value in values:
-        waiting.append(pool.submit(function, value))
-        if len(waiting) > count:
-            yield waiting.popleft().result()
+def ahead(
+    pool: ThreadPoolExecutor, decode: Callable[[range], list[Item]], parts: Iterable[range], most: int
+) -> Iterator[list[Item]]:
+    """Each part decoded, in order; at most `most` of them before they are asked for, fewer where they are large."""
+    waiting: deque[Future[list[Item]]] = deque()
+    largest = 0
+    for part in parts:
+        waiting.append(pool.submit(decode, part))
+        # Until one has come, nothing says how large they are.
+        while len(waiting) > (min(most, BYTES_AHEAD // largest) if largest else 1):
+            items = waiting.popleft().result()
+            largest = max(largest, sizes_of(items), 1)
+            yield items
     while waiting:
         yield waiting.popleft().result()
 
 
 def decode_items(
-    encoder: FrozenEncoder, task: Task, places: Iterable[int], failures: list[tuple[int, DecodeError]]
+    encoder: FrozenEncoder, task: Task, places: Iterable[int], failures: list[tuple[int, Failure]]
 ) -> list[Item]:
     """The items that decode; `failures` takes the reasons of the others."""
     kept: list[int] = []
     decoded: list[object] = []
     for place in places:
+        source = task.media[place]
         try:
-            one = encoder.decode(task.media[place])
-            check_source(task.media[place], task.sources[place])
+            one = encoder.decode(source)
+            check_source(source, task.sources[place])
         except Exception as error:
-            failures.append((place, readable(error)))
+            failures.append((place, failure_of(source.name, error)))
         else:
             kept.append(place)
             decoded.append(one)
     lengths = encoder.lengths(decoded)
-    return [Item(place, one, length) for place, one, length in zip(kept, decoded, lengths, strict=True)]
+    return [
+        Item(place, task.media[place].name, one, length)
+        for place, one, length in zip(kept, decoded, lengths, strict=True)
+    ]
 
 
 def check_source(source: Media, digest: str) -> None:

@@ -20,7 +20,9 @@ from pgm.pipeline.decode import (
     library_versions,
 )
 from pgm.pipeline.decode import image as image_module
+from pgm.pipeline.decode.audio import check_sound
 from PIL import Image
+from scipy.signal import resample_poly
 
 RATE = 16_000
 
@@ -116,6 +118,27 @@ class TestImages:
         with pytest.raises(DecodeError, match=r"pixels|bomb"):
             decode_image(bomb)
 
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+    def test_a_picture_far_larger_than_needed_is_decoded_smaller_and_looks_the_same(self, kind: str) -> None:
+        ramp = np.add.outer(np.arange(2100) / 20, np.arange(4200) / 40).astype(np.uint8)
+        data = image_bytes(Image.fromarray(ramp).convert("RGB"), kind)
+        small, exact = decode_image(data), Image.open(io.BytesIO(data)).convert("RGB")
+        assert small.size == (2100, 1050)
+        assert decode_image(data, needed=264).size == exact.size, "a shorter side of 1056 is kept"
+        difference = np.asarray(small.resize((224, 224)), int) - np.asarray(exact.resize((224, 224)), int)
+        assert np.abs(difference).max() <= 2
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+    def test_an_ordinary_picture_is_decoded_exactly(self, kind: str) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (2047, 300, 3)).astype(np.uint8)
+        data = image_bytes(Image.fromarray(noise), kind)
+        np.testing.assert_array_equal(np.asarray(decode_image(data)), np.asarray(Image.open(io.BytesIO(data))))
+
+    def test_a_thread_of_pixels_is_refused(self) -> None:
+        assert decode_image(image_bytes(Image.new("L", (200, 2)), "PNG")).size == (200, 2)
+        with pytest.raises(DecodeError, match="100 times"):
+            decode_image(image_bytes(Image.new("L", (202, 2)), "PNG"))
+
     @pytest.mark.parametrize("data", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n"])
     def test_what_is_no_image_is_refused(self, data: bytes) -> None:
         with pytest.raises(DecodeError):
@@ -172,6 +195,25 @@ class TestSound:
     def test_numbers_that_are_not_finite_are_refused(self) -> None:
         with pytest.raises(DecodeError, match="not finite"):
             decode_audio(sound_bytes(np.array([0.0, np.nan, 0.0]), RATE, "WAV", "FLOAT"), RATE, 1.0)
+
+    def test_ordinary_sound_is_the_mean_of_its_channels_resampled(self) -> None:
+        data = sound_bytes(np.random.default_rng(0).normal(0, 0.1, (22_050, 2)), 44_100, "WAV")
+        read, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+        expected = resample_poly(read.mean(axis=1), 160, 441).astype(np.float32)
+        np.testing.assert_array_equal(decode_audio(data, RATE, 10.0), expected)
+
+    @pytest.mark.parametrize(
+        ("rate", "channels", "seconds", "why"),
+        [
+            (999, 1, 1.0, "999 Hz"),
+            (768_001, 1, 1.0, "Hz"),
+            (RATE, 65, 1.0, "65 channels"),
+            (768_000, 64, 30.0, "bytes"),
+        ],
+    )
+    def test_rates_channels_and_sizes_are_bounded(self, rate: int, channels: int, seconds: float, why: str) -> None:
+        with pytest.raises(DecodeError, match=why):
+            check_sound(rate, channels, seconds)
 
     @pytest.mark.parametrize("data", [b"", b"RIFF", b"no sound at all" * 20])
     def test_what_is_no_sound_is_refused(self, data: bytes) -> None:
