@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from ..cache import open_features
 from ..cache.errors import NotFound, StoreIncomplete
 from .collection import Collection
-from .decode import DecodeError
+from .encode import Failure, decode_item
 from .encoders import EncoderSpec, FrozenEncoder, build_encoder
 from .job import one_thread
 from .media import Media
@@ -116,8 +115,5 @@ def probe(plan: ModalityPlan, encoder: FrozenEncoder) -> float | None:
 
 def _decoded(sources: Sequence[Media | None], encoder: FrozenEncoder) -> list[Any]:
     """The items that decode; what does not is the run's to report, not the estimate's."""
-    items: list[Any] = []
-    for source in sources:
-        with suppress(DecodeError, OSError):
-            items += [] if source is None else [encoder.decode(source)]
-    return items
+    items = [decode_item(encoder, source) for source in sources if source is not None]
+    return [item for item in items if not isinstance(item, Failure)]

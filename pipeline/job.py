@@ -1,4 +1,4 @@
-"""One task: fill one whole shard. Decoding runs in threads ahead of the encoder, so that the encoder does not wait.
+"""One task: fill one whole shard.
 
 A shard's bytes depend on the plan alone: its samples are sorted by length (padding is cheapest so) and cut into batches
 in that order, and on a CPU the encoder runs on one thread, whatever the executor or the number of workers.
@@ -7,11 +7,9 @@ in that order, and on a CPU the encoder runs on one thread, whatever the executo
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,17 +18,11 @@ import numpy as np
 import torch
 
 from ..cache import Layout, write_shard
-from .decode import DecodeError
+from .encode import Failure, encode_items
 from .encoders import EncoderSpec, FrozenEncoder, build_encoder, check_same_identity
-from .encoders.base import Batch, readable
 from .media import Media
 from .plan import ModalityPlan
 from .standing import Reuse
-
-# One beside a CPU encoder: a second one takes the interpreter and a core from it (measured: 5.0 s against 4.4 s on mel
-# frames). A GPU leaves the cores to decoding.
-DECODE_THREADS = {"cpu": 1, "cuda": 8}
-BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True)
@@ -67,15 +59,6 @@ class EncodeJob:
         return encoder
 
 
-@dataclass
-class _Prepared:
-    """A batch as it leaves the decoding threads."""
-
-    rows: list[int]
-    batch: Batch | None
-    failures: dict[int, str] = field(default_factory=dict)
-
-
 def encode_shard(job: EncodeJob, encoder: FrozenEncoder, shard: int) -> ShardResult:
     """Encode the samples of one shard and write it. Runs in a worker, or in the main process."""
     began = time.perf_counter()
@@ -98,17 +81,23 @@ def _encoded(
     job: EncodeJob, encoder: FrozenEncoder, rows: Sequence[int], failures: dict[int, str]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Row and (S, D) features of each sample that can be encoded; `failures` takes the reasons of the others."""
-    with one_thread(encoder), ThreadPoolExecutor(DECODE_THREADS[encoder.device.type]) as pool:
-        for ready in _prepared(job, encoder, batches(rows, job.layout.lengths, encoder), pool):
-            failures |= ready.failures
-            features = encoder.encode(ready.batch) if ready.batch else []
-            for row, values in zip(ready.rows, features, strict=True):
-                planned = job.layout.lengths[row]
-                if len(values) == planned:
-                    yield row, values
-                else:
-                    why = f"{planned} tokens were planned and {len(values)} came out"
-                    failures[row] = f"the source changed during the run, or its header is wrong: {why}"
+    sources = [[(row, _source(job, row)) for row in batch] for batch in batches(rows, job.layout.lengths, encoder)]
+    with one_thread(encoder):
+        for row, tokens in encode_items(encoder, sources, job.layout.stored):
+            planned = job.layout.lengths[row]
+            if isinstance(tokens, Failure):
+                failures[row] = tokens.reason
+            elif len(tokens) == planned:
+                yield row, tokens
+            else:
+                why = f"{planned} tokens were planned and {len(tokens)} came out"
+                failures[row] = f"the source changed during the run, or its header is wrong: {why}"
+
+
+def _source(job: EncodeJob, row: int) -> Media:
+    source = job.media[row]
+    assert source is not None, f"row {row} has tokens planned and no source"
+    return source
 
 
 def batches(rows: Sequence[int], lengths: np.ndarray, encoder: FrozenEncoder) -> list[list[int]]:
@@ -122,35 +111,6 @@ def batches(rows: Sequence[int], lengths: np.ndarray, encoder: FrozenEncoder) ->
         else:
             cut.append([row])
     return cut
-
-
-def _prepared(
-    job: EncodeJob, encoder: FrozenEncoder, cut: list[list[int]], pool: ThreadPoolExecutor
-) -> Iterator[_Prepared]:
-    """Decoded batches in order, a few of them decoded ahead."""
-    waiting: deque[Future[_Prepared]] = deque()
-    ahead = BATCHES_AHEAD + DECODE_THREADS[encoder.device.type]
-    for rows in cut:
-        waiting.append(pool.submit(_prepare, job, encoder, rows))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _prepare(job: EncodeJob, encoder: FrozenEncoder, rows: list[int]) -> _Prepared:
-    kept: list[int] = []
-    items: list[Any] = []
-    failures: dict[int, str] = {}
-    for row in rows:
-        source = job.media[row]
-        assert source is not None, f"row {row} has tokens planned and no source"
-        try:
-            items.append(encoder.decode(source))
-            kept.append(row)
-        except (DecodeError, OSError) as error:
-            failures[row] = str(readable(error))
-    return _Prepared(kept, encoder.collate(items) if items else None, failures)
 
 
 def _place(values: np.ndarray, tokens: np.ndarray, at: int) -> None:

@@ -2,17 +2,26 @@
 
 A `Media` is a small picklable value: planning lists them, worker processes read them. Nothing is decoded here. The
 digest of the bytes is what tells later whether a source has changed, whatever its path or its modification time say.
+Only regular files are read: a pipe, a socket or a device could block a worker for ever or never end.
 """
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import xxhash
+
+# A file is read whole into memory before it is decoded.
+MAX_BYTES = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +35,25 @@ class FileMedia:
     seconds: float | None = None
 
     def read(self) -> bytes:
-        """The file's bytes. Raises OSError where it cannot be read."""
-        return Path(self.path).read_bytes()
+        """The file's bytes. Raises OSError where it cannot be read, is no regular file, or exceeds `MAX_BYTES`."""
+        with _opened(self.path) as file:
+            return file.read()
 
     def digest(self) -> str:
         """128-bit content hash, read in blocks so that a long video needs no memory of its size."""
         hasher = xxhash.xxh3_128()
-        with open(self.path, "rb", buffering=0) as file:
+        with _opened(self.path) as file:
             while block := file.read(1 << 20):
                 hasher.update(block)
         if self.seconds is not None:
             # What is used of the file is part of the source: another limit means other features.
             hasher.update(f"first {self.seconds:g} s".encode())
         return hasher.hexdigest()
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folders, which differ between machines."""
+        return Path(self.path).name
 
     def __str__(self) -> str:
         return self.path
@@ -56,8 +71,12 @@ class TextMedia:
     def digest(self) -> str:
         return xxhash.xxh3_128_hexdigest(self.read())
 
-    def __str__(self) -> str:
+    @property
+    def name(self) -> str:
         return repr(self.text[:60])
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +98,42 @@ class ArrayMedia:
     def digest(self) -> str:
         return xxhash.xxh3_128_hexdigest(self.read())
 
+    @property
+    def name(self) -> str:
+        return f"{Path(self.path).name}[{self.key}][{self.row}]"
+
     def __str__(self) -> str:
         return f"{self.path}[{self.key}][{self.row}]"
 
 
 Media = FileMedia | TextMedia | ArrayMedia
+
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[io.FileIO]:
+    """The file, unbuffered. Raises OSError for what is no regular file, before anything is read of it."""
+    if (kind := stat.S_IFMT(os.stat(path).st_mode)) != stat.S_IFREG:
+        raise OSError(errno.EINVAL, f"{KINDS.get(kind, 'something else')}, not a regular file", path)
+    with open(path, "rb", buffering=0, opener=_without_waiting) as file:
+        # Again: what lies at a path may change between a look and a read.
+        now = os.fstat(file.fileno())
+        if not stat.S_ISREG(now.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        if now.st_size > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"file of {now.st_size:,} bytes; the limit is {MAX_BYTES:,}", path)
+        yield file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @lru_cache(maxsize=4)

@@ -23,9 +23,8 @@ from ..cache.errors import UserError
 from ..cache.identity import ids_digest
 from ..cache.layout import Codec, Format, Stored
 from .collection import Collection
-from .decode import DecodeError
+from .decode import DecodeError, readable
 from .encoders import EncoderSpec, FrozenEncoder
-from .encoders.base import readable
 from .media import FileMedia, Media
 
 SMALLEST_SHARD, LARGEST_SHARD = 256 << 10, 64 << 20

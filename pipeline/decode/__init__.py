@@ -1,7 +1,7 @@
 """Raw bytes to arrays: one file a medium. A medium that cannot be decoded raises DecodeError with the reason."""
 
 from .audio import decode_audio
-from .errors import DecodeError
+from .errors import DecodeError, readable
 from .image import decode_image
 from .text import decode_text
 from .versions import DECODE_VERSION, library_versions
@@ -15,4 +15,5 @@ __all__ = [
     "decode_image",
     "decode_text",
     "library_versions",
+    "readable",
 ]

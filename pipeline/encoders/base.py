@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...cache.errors import UserError
-from ..decode import DECODE_VERSION, DecodeError
+from ..decode import DECODE_VERSION, DecodeError, readable
 from ..media import Media
 from .identity import digest_weights, settings
 from .spec import EncoderSpec, parse_pooling, resolve_spec
@@ -59,7 +59,7 @@ class FrozenEncoder(ABC):
 
     @abstractmethod
     def decode(self, media: Media) -> Any:
-        """One item, decoded. Raises DecodeError or OSError with the reason."""
+        """One item as `collate` takes it. Raises DecodeError or OSError with the reason."""
 
     @abstractmethod
     def collate(self, items: Sequence[Any]) -> Batch:
@@ -96,7 +96,7 @@ class FrozenEncoder(ABC):
         for item in media:
             try:
                 lengths.append(self.pooled_length(self.raw_length(item)))
-            except (DecodeError, OSError) as error:
+            except Exception as error:
                 lengths.append(readable(error))
         return lengths
 
@@ -156,13 +156,6 @@ class FrozenEncoder(ABC):
             **processing,
             "decode": {**processing["decode"], "version": DECODE_VERSION[self.spec.modality]},
         }
-
-
-def readable(error: DecodeError | OSError) -> DecodeError:
-    """The reason as it is recorded beside an item: without the path, which the item's source already names."""
-    if isinstance(error, DecodeError):
-        return error
-    return DecodeError("file not found" if isinstance(error, FileNotFoundError) else error.strerror or str(error))
 
 
 def _tensor(value: Any) -> Tensor:

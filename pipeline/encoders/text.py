@@ -11,13 +11,15 @@ from typing import Any
 import xxhash
 
 from ...cache.errors import UserError
-from ..decode import DecodeError, decode_text
+from ..decode import DecodeError, decode_text, readable
 from ..decode.text import ENCODINGS
 from ..media import Media
-from .base import Batch, FrozenEncoder, readable
+from .base import Batch, FrozenEncoder
 
 # Tokenizers without a limit of their own report a number near 1e30.
 LONGEST = 512
+# Characters that reach the tokenizer, which reads a text to its end however few tokens are kept: 2,000 for each.
+LONGEST_TEXT = 2_000 * LONGEST
 
 
 class TextEncoder(FrozenEncoder):
@@ -38,7 +40,7 @@ class TextEncoder(FrozenEncoder):
         self.max_tokens = min(self.spec.max_tokens, own_limit) if self.spec.max_tokens else own_limit
 
     def decode(self, media: Media) -> str:
-        return decode_text(media.read())
+        return decode_text(media.read())[:LONGEST_TEXT]
 
     def raw_length(self, media: Media) -> int:
         return len(self._tokenize([self.decode(media)])["input_ids"][0])
@@ -50,7 +52,7 @@ class TextEncoder(FrozenEncoder):
         for place, item in enumerate(media):
             try:
                 texts.append(self.decode(item))
-            except OSError as error:
+            except Exception as error:
                 failures[place] = readable(error)
         counts = iter(len(ids) for ids in self._tokenize(texts)["input_ids"]) if texts else iter(())
         return [failures[i] if i in failures else self.pooled_length(next(counts)) for i in range(len(media))]

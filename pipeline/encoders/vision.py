@@ -28,20 +28,32 @@ class VisionEncoder(FrozenEncoder):
         self.has_cls = has_cls
         super().__init__(*args, **kwargs)
 
-    def decode(self, media: Media) -> list[Image.Image]:
+    def decode(self, media: Media) -> np.ndarray:
+        """(frames, 3, H, W) float32 as the processor makes them: a picture waits at the size the model takes."""
+        return self._pixels(self._frames(media))
+
+    def _frames(self, media: Media) -> list[Image.Image]:
         if isinstance(media, ArrayMedia):
             array = np.load(io.BytesIO(media.read()), allow_pickle=False)
             if array.dtype != np.uint8 or array.ndim not in (2, 3):
                 raise DecodeError(f"array of {array.dtype}, shape {array.shape}: an image is uint8 (H, W) or (H, W, 3)")
             return [Image.fromarray(array).convert("RGB")] * self.spec.frames
         seconds = media.seconds if isinstance(media, FileMedia) else None
-        return decode_frames(media.read(), self.spec.frames, seconds)
+        return decode_frames(media.read(), self.spec.frames, seconds, self._side)
+
+    def _pixels(self, frames: list[Image.Image]) -> np.ndarray:
+        # Channels are stated: the processor would otherwise guess them of a 3-pixel-high image.
+        pixels = self.processor(frames, return_tensors="np", input_data_format="channels_last")["pixel_values"]
+        return np.asarray(pixels, np.float32)
+
+    @cached_property
+    def _side(self) -> int:
+        """The most pixels a side that the processor makes of a picture."""
+        size = dict(getattr(self.processor, "size", None) or {})
+        return max((pixels for pixels in size.values() if isinstance(pixels, int)), default=0)
 
     def collate(self, items: Sequence[Any]) -> Batch:
-        frames = [frame for item in items for frame in item]
-        # Channels are stated: the processor would otherwise guess them of a 3-pixel-high image.
-        pixels = self.processor(frames, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
-        return {"pixel_values": pixels}
+        return {"pixel_values": torch.from_numpy(np.concatenate(items))}
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         hidden = super().hidden(batch)
@@ -56,7 +68,7 @@ class VisionEncoder(FrozenEncoder):
     @cached_property
     def _grid(self) -> int:
         """Tokens an item has, measured on one grey image: the same for all, as processors crop to one size."""
-        grey = self.collate([[Image.new("RGB", (64, 64), "gray")] * self.spec.frames])
+        grey = self.collate([self._pixels([Image.new("RGB", (64, 64), "gray")] * self.spec.frames)])
         with torch.inference_mode():
             return int(self.hidden({key: self._to_device(value) for key, value in grey.items()}).shape[1])
 

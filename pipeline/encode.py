@@ -1,0 +1,257 @@
+"""Items through an encoder: for each its tokens, or the reason why there are none. One bad item costs only itself.
+
+Whatever reading, decoding or encoding an item raises is that item's `Failure`. A batch that fails is tried again in
+halves, down to one item, which then is at fault; running out of memory is met in the same way. Where an ordinary item
+fails too, it is the encoder that is broken, and the run stops.
+
+The bytes of good items do not depend on bad ones: a bad item's place in its batch is taken by a good one, so that the
+model sees the shapes it would have seen. (Not so after running out of memory; and where padding follows the longest
+text of a batch and that one cannot be read, its neighbours are padded less.)
+
+Decoding runs in threads ahead of the encoder, which does not wait; what waits for it is bounded in bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from io import BytesIO
+from threading import Condition
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from PIL import Image
+
+from ..cache.encoding import FLOAT16_MAX, unfit_rows
+from ..cache.errors import PgMError, RunFailed
+from ..cache.layout import Stored
+from .decode import DecodeError, readable
+from .encoders import FrozenEncoder
+from .encoders.base import Batch
+from .media import FileMedia, Media
+
+# One beside a CPU encoder: a second one takes the interpreter and a core from it (measured: 5.0 s against 4.4 s on mel
+# frames). A GPU leaves the cores to decoding.
+DECODE_THREADS = {"cpu": 1, "cuda": 8}
+BATCHES_AHEAD = 3
+# Decoded items that wait for the encoder, beside the batch it needs next; collated they take as much again.
+BYTES_AHEAD = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an item has no tokens: one line with the item's name. `memory` where it was for lack of memory."""
+
+    reason: str
+    memory: bool = False
+
+
+# What the encoder takes (an array, a text), or why there is none; then the item's (S, D) tokens, or why there are none.
+Decoded = Any
+Tokens = np.ndarray | Failure
+
+
+def encode_items(
+    encoder: FrozenEncoder, batches: Sequence[Sequence[tuple[int, Media]]], stored: Stored
+) -> Iterator[tuple[int, Tokens]]:
+    """Each item's row and its (S, D) float32 tokens, or its Failure, batch by batch in order.
+
+    stored: what the tokens will be kept as; values it cannot hold are a Failure.
+    Raises RunFailed where the encoder fails on an ordinary item too.
+    """
+    threads = DECODE_THREADS[encoder.device.type]
+    ahead = _Ahead(BYTES_AHEAD)
+    waiting: deque[Future[_Ready]] = deque()
+    following = iter(enumerate(batches))
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for number, batch in enumerate(batches):
+                while len(waiting) <= BATCHES_AHEAD + threads and (next_ := next(following, None)):
+                    waiting.append(pool.submit(_prepare, encoder, *next_, ahead))
+                ahead.want(number)
+                ready = waiting.popleft().result()
+                ahead.take(item for _, item in ready.items)
+                tokens = encode_batch(encoder, ready.items, stored, ready.batch)
+                yield from zip((row for row, _ in batch), tokens, strict=True)
+        finally:
+            ahead.want(len(batches))
+            pool.shutdown(cancel_futures=True)
+
+
+def decode_item(encoder: FrozenEncoder, media: Media) -> Decoded:
+    """The item as the encoder takes it, or why it cannot be had."""
+    try:
+        return encoder.decode(media)
+    except Exception as error:
+        return _failure(media.name, error)
+
+
+def encode_batch(
+    encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]], stored: Stored, batch: Batch | None = None
+) -> list[Tokens]:
+    """(S, D) float32 tokens of each (name, decoded item), or its Failure; Failures among the items stay.
+
+    batch: the items collated already, each Failure replaced as `with_stand_ins` does.
+    Raises RunFailed where every item fails and an ordinary one does too.
+    """
+    filled = with_stand_ins(items)
+    if not filled:
+        return [item for _, item in items]
+    encoded = _encode_or_halve(encoder, filled, batch)
+    outcomes = [item if isinstance(item, Failure) else out for (_, item), out in zip(items, encoded, strict=True)]
+    new = [out for (_, item), out in zip(items, outcomes, strict=True) if isinstance(out, Failure) and out is not item]
+    if new and len(new) == sum(not isinstance(item, Failure) for _, item in items):
+        _check_encoder(encoder, new[0])
+    elif new and not any(failure.memory for failure in new):
+        # Once more with stand-ins for them: the others' bytes are then those of a whole batch.
+        known = [
+            (name, out if isinstance(out, Failure) else item) for (name, item), out in zip(items, outcomes, strict=True)
+        ]
+        return encode_batch(encoder, known, stored)
+    return [_storable(encoder, name, out, stored) for (name, _), out in zip(items, outcomes, strict=True)]
+
+
+def with_stand_ins(items: Sequence[tuple[str, Decoded]]) -> list[tuple[str, Decoded]]:
+    """The items, each Failure replaced by the last good one, which is the longest where batches are sorted by length;
+    nothing where none is good."""
+    good = next((item for item in reversed(items) if not isinstance(item[1], Failure)), None)
+    return [good if isinstance(item[1], Failure) else item for item in items] if good else []
+
+
+def _encode_or_halve(
+    encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]], batch: Batch | None = None
+) -> list[Tokens]:
+    try:
+        return list(encoder.encode(batch or _collate(encoder, items)))
+    except Exception as error:
+        failure = _failure(items[0][0], error)
+    # Not in the clause above: until it is left, the error holds the failed batch's tensors.
+    if failure.memory and encoder.device.type == "cuda":
+        torch.cuda.empty_cache()
+    if len(items) == 1:
+        return [failure]
+    half = len(items) // 2
+    return _encode_or_halve(encoder, items[:half]) + _encode_or_halve(encoder, items[half:])
+
+
+def _collate(encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]]) -> Batch:
+    return encoder.collate([item for _, item in items])
+
+
+def _failure(name: str, error: Exception) -> Failure:
+    """The item's failure. Raises what is no item's fault: a request that cannot be met, a run that cannot go on."""
+    if isinstance(error, PgMError) and not isinstance(error, DecodeError):
+        raise error
+    # PyTorch has no class of its own for what its CPU allocator cannot give.
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return Failure(f"{name}: {readable(error)}", memory)
+
+
+def _storable(encoder: FrozenEncoder, name: str, tokens: Tokens, stored: Stored) -> Tokens:
+    if isinstance(tokens, Failure) or not len(tokens) or not (unfit := unfit_rows(tokens, stored)).size:
+        return tokens
+    row = tokens[unfit[0]]
+    if np.isfinite(row).all():
+        found, advice = f"a value of {np.abs(row).max():g}", f"{stored} holds at most {FLOAT16_MAX:g}: --store float32"
+    else:
+        found = "NaN" if np.isnan(row).any() else "infinity"
+        wider = encoder.compute != torch.float32
+        advice = f"{stored} holds finite values" + (", and --dtype float32 may give some" if wider else "")
+    return Failure(f"{name}: {encoder.name} gave {found} in token {unfit[0]}; {advice}")
+
+
+def _check_encoder(encoder: FrozenEncoder, failure: Failure) -> None:
+    """Raises RunFailed where the encoder fails on an item that is nobody's fault."""
+    try:
+        encoder.encode(encoder.collate([encoder.decode(_ordinary(encoder.spec.modality))]))
+    except Exception as error:
+        raise RunFailed(
+            f"{encoder.name} fails on every item, on an ordinary one of our own too ({readable(error)}); first on "
+            f"{failure.reason}. Nothing is wrong with the items, and none is recorded as failed. "
+            + (
+                "Memory ran out with a single item: free some, or choose a smaller encoder or --device cpu."
+                if failure.memory
+                else "Finished shards are kept: when the encoder or its device works, the same command continues."
+            )
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Ordinary(FileMedia):
+    """An item that every encoder of its modality must manage."""
+
+    data: bytes = b""
+
+    def read(self) -> bytes:
+        return self.data
+
+
+def _ordinary(modality: str) -> _Ordinary:
+    """A word, a grey picture or a second of a tone."""
+    buffer = BytesIO(b"word")
+    if modality == "vision":
+        Image.new("RGB", (64, 64), "gray").save(buffer, "PNG")
+    if modality == "audio":
+        soundfile.write(buffer, 0.1 * np.sin(np.arange(16_000) / 10), 16_000, format="WAV")
+    return _Ordinary("an ordinary item", data=buffer.getvalue())
+
+
+@dataclass
+class _Ahead:
+    """How many bytes of decoded items wait for the encoder; decoding pauses at `limit`, but never for the batch that is
+    needed next."""
+
+    limit: int
+    held: int = 0
+    wanted: int = 0
+    changed: Condition = field(default_factory=Condition)
+
+    def wait(self, number: int) -> None:
+        """Until there is room, or batch `number` is wanted."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.held < self.limit or number <= self.wanted)
+
+    def add(self, item: Decoded) -> None:
+        with self.changed:
+            self.held += _bytes(item)
+
+    def want(self, number: int) -> None:
+        with self.changed:
+            self.wanted = number
+            self.changed.notify_all()
+
+    def take(self, items: Iterable[Decoded]) -> None:
+        with self.changed:
+            self.held -= sum(map(_bytes, items))
+            self.changed.notify_all()
+
+
+def _bytes(item: Decoded) -> int:
+    return int(getattr(item, "nbytes", 0)) or sys.getsizeof(item)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A batch as it leaves the decoding threads: names and decoded items, and those collated if they can be."""
+
+    items: list[tuple[str, Decoded]]
+    batch: Batch | None
+
+
+def _prepare(encoder: FrozenEncoder, number: int, sources: Sequence[tuple[int, Media]], ahead: _Ahead) -> _Ready:
+    items: list[tuple[str, Decoded]] = []
+    for _, media in sources:
+        ahead.wait(number)
+        items.append((media.name, decode_item(encoder, media)))
+        ahead.add(items[-1][1])
+    try:
+        filled = with_stand_ins(items)
+        return _Ready(items, _collate(encoder, filled) if filled else None)
+    except Exception:
+        # `encode_batch` collates again and finds which item it is.
+        return _Ready(items, None)
