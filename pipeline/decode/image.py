@@ -52,7 +52,8 @@ def decode_image(data: bytes, needed: int = 0) -> Image.Image:
         with _large if image.width * image.height > LARGE_PIXELS else nullcontext():
             image.seek(0)
             image.load()
-            return shrunk(_to_rgb(ImageOps.exif_transpose(image)), keep)
+            ImageOps.exif_transpose(image, in_place=True)
+            return shrunk(_to_rgb(image), keep)
 
 
 def check_size(width: int, height: int, what: str, limit: int | None = None) -> None:
@@ -87,4 +88,4 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
