@@ -43,7 +43,10 @@ Several --vary stand one after another; "A=1,2 x B=3,4" is a grid; without=decod
 
 @expanded
 def table_command(
-    which: Annotated[str, typer.Argument(help="2 (methods), 3 (modules of PgM), 5 (parameters), balance or missing.")],
+    which: Annotated[
+        str,
+        typer.Argument(help="2 (methods), 3 (modules), 4 (prior models), 5 (parameters), balance or missing."),
+    ],
     chosen: RunOptions,
     crew: WorkerOptions,
     missing: MissingOptions,
@@ -56,6 +59,9 @@ def table_command(
     elif which == "balance":
         missing.only_for("table balance", own=("--methods",))
         balance_table(base, missing.methods, chosen.seeds, crew, shown)
+    elif which == "4":
+        missing.only_for("table 4")
+        prior_table(base, chosen.seeds, crew, shown)
     elif which == "5":
         missing.only_for("table 5")
         parameters(base, shown.form)
@@ -91,6 +97,20 @@ def balance_table(base: Request, methods: str | None, seeds: int, crew: WorkerOp
 
     def told(planned: TablePlan, failures: Sequence[Failure], format: str) -> str:
         return FORMATS[format](balance_of(planned, failures, left_out))
+
+    make(spec, base, seeds, crew, shown, told)
+
+
+def prior_table(base: Request, seeds: int, crew: WorkerOptions, shown: PrintOptions) -> None:
+    """Train the pairs that can do the task, print."""
+    from .prior import prior_spec, with_losses
+    from .render import FORMATS
+    from .results import results_of
+
+    spec, left_out = prior_spec(base)
+
+    def told(planned: TablePlan, failures: Sequence[Failure], format: str) -> str:
+        return FORMATS[format](with_losses(results_of(planned, failures), left_out))
 
     make(spec, base, seeds, crew, shown, told)
 

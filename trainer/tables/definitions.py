@@ -25,7 +25,8 @@ FULL = "PgM"
 class Row:
     """One line: its name, the method, and the settings that differ from the table's own.
 
-    missing: what is taken away from its training samples. sequel: what is made of its runs after training.
+    missing: what is taken away from its training samples. sequel: what is made of its runs after training. against: the
+    label of the row it is compared with, "" for none, None for the table's reference.
     """
 
     label: str
@@ -33,11 +34,14 @@ class Row:
     settings: Mapping[str, Any] = field(default_factory=dict)
     missing: Missing | None = None
     sequel: Sequel | None = None
+    against: str | None = None
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """name: "2", "3" or "ablation". reference: the label of the row the others are compared with."""
+    """name: "2", "3", "4" or "ablation". reference: the label of the row the others are compared with, or what stands
+    for it where rows say it themselves.
+    """
 
     name: str
     title: str
@@ -74,7 +78,7 @@ def table_spec(name: str, modalities: Sequence[str], task: str) -> TableSpec:
     if name == "3":
         rows = [Row(label, "pgm", {"without": (module,)}) for label, module in WITHOUT.items()]
         return TableSpec("3", "Table 3: ablation of PgM's modules", (full, *rows), FULL)
-    known = ["2", "3", "5", "balance", "missing"]
+    known = ["2", "3", "4", "5", "balance", "missing"]
     raise UserError(f"There is no table {name!r}. There are: {', '.join(known)}.{nearest(name, known)}")
 
 

@@ -129,12 +129,13 @@ def row_result(
 
 
 def compared(plan: TablePlan, lines: Mapping[str, Sequence[Cell]], metric: str) -> dict[str, Comparison]:
-    """Every other row against the reference, on the seeds both have."""
-    reference = {cell.seed: cell for cell in lines[plan.spec.reference]}
+    """Every row against the one it is held against, on the seeds both have."""
     pairs: dict[str, list[CellPair]] = {}
     for row in plan.spec.rows:
+        other = plan.spec.reference if row.against is None else row.against
+        reference = {cell.seed: cell for cell in lines.get(other, [])}
         both = [(cell, reference[cell.seed]) for cell in lines[row.label] if cell.seed in reference]
-        if row.label != plan.spec.reference and both:
+        if row.label != other and both:
             pairs[row.label] = both
     values = [
         ([one.run.test[metric] for one, _ in both], [other.run.test[metric] for _, other in both])
