@@ -140,7 +140,7 @@ def prior(config: type[PriorConfig], pgm: bool) -> Maker:
         made = dataclasses.replace(own, head=placed.head, fusion=placed.fusion, pgm_version=placed.version)
         return made, {name: value for name, value in rest.items() if name in unknown}  # type: ignore[return-value]
 
-    return several(make)
+    return make
 
 
 PLAIN: dict[str, type[Any]] = {

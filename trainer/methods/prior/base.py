@@ -27,12 +27,14 @@ from .fusion import Fusion, PgMFusion
 class PriorConfig(Switches):
     """head, fusion: PgM in the fusion's place, or None for the model's own; pgm_version: of its code, 0 without it.
 
-    needs_score: why the model cannot predict classes; empty where it can.
+    needs_score: why the model cannot predict classes; needs_several: why it cannot do with one modality; empty where
+    it can.
     """
 
     version: ClassVar[int] = 1
     retrieves: ClassVar[bool] = False
     needs_score: ClassVar[str] = ""
+    needs_several: ClassVar[str] = ""
     head: PgMConfig | None = None
     fusion: FusionConfig | None = None
     pgm_version: Annotated[int, Range(least=0), OF_THE_DATA] = 0
@@ -55,6 +57,10 @@ class PriorConfig(Switches):
             raise UserError(
                 f"This task has {shape.outputs} classes, and {self.needs_score}. Use it on sentiment scores, "
                 "or another prior model (unimse, unimeec)."
+            )
+        if self.needs_several and len(shape.modalities) < 2:
+            raise UserError(
+                f"{shape.modalities[0]} is the only modality here, and {self.needs_several}. Choose more."
             )
 
     def read_by_fusion(self, shape: Shape) -> Mapping[str, int]:

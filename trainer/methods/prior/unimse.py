@@ -85,7 +85,8 @@ class PMFStack(Fusion):
         self, vectors: Mapping[str, Tensor], tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]
     ) -> Fused:
         mask, hidden = masks[self.text], tokens[self.text] * masks[self.text].unsqueeze(2)
-        beside = torch.cat([encoder(tokens[m], masks[m]) for m, encoder in self.encoder.items()], dim=1)
+        nothing = hidden.new_zeros(len(hidden), 0)
+        beside = torch.cat([nothing, *(encoder(tokens[m], masks[m]) for m, encoder in self.encoder.items())], dim=1)
         for adapter in self.adapters:
             hidden = adapter(hidden, beside)
         first = torch.zeros_like(mask)
@@ -136,7 +137,7 @@ class UniMSE(PriorMethod):
         means = {m: self.mean(layer(inputs.tokens[m]), inputs.masks[m]) for m, layer in self.compared.items()}
         has, others = inputs.present(self.text), [m for m in self.compared if m != self.text]
         parts = [info_nce(means[self.text], means[m], has & inputs.present(m), self.config.temperature) for m in others]
-        return torch.stack(parts).sum()
+        return torch.stack([means[self.text].new_zeros(()), *parts]).sum()
 
 
 def polarity_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -246,6 +246,16 @@ def test_unimse_trains_emotions(name: str, make_toy: Callable[..., Path], tmp_pa
     assert evaluate_run(run, "test", None, "auto", "auto")["metrics"] == run.test
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("mmim")])
+def test_text_alone_is_enough_for_all_but_mmim(name: str) -> None:
+    shape = Shape({"text": 6}, 3 if name.startswith("unimeec") else 1)
+    method, inputs = build(name, shape), batch().restricted("text")
+    before = copies(method)
+    told = method.update(TASK, step_of(method, inputs, targets_for(shape, 8)))
+    assert torch.isfinite(told["loss"])
+    assert moved(method, before)
+
+
 def test_unimeecs_answers_follow_from_the_dialogue_and_not_from_the_batch() -> None:
     method = build("unimeec").eval()
     whole = batch(8)
@@ -295,7 +305,7 @@ def test_what_a_model_is_not_made_for_is_said(make_toy: Callable[..., Path], tmp
             choose(name, "small", EMOTIONS, {})
     with pytest.raises(UserError, match="UniMEEC classifies emotions"):
         choose("unimeec", "small", SCORE, {})
-    with pytest.raises(UserError, match="is the only one here"):
+    with pytest.raises(UserError, match="text is the only modality here, and MMIM bounds"):
         choose("mmim", "small", Shape({"text": 6}, 1), {})
     with pytest.raises(UserError, match="Without its partitioner nothing of PgM is left"):
         choose("mmim+pgm", "small", SCORE, {"without": "partitioner"})
