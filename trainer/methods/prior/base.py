@@ -59,9 +59,7 @@ class PriorConfig(Switches):
                 "or another prior model (unimse, unimeec)."
             )
         if self.needs_several and len(shape.modalities) < 2:
-            raise UserError(
-                f"{shape.modalities[0]} is the only modality here, and {self.needs_several}. Choose more."
-            )
+            raise UserError(f"{shape.modalities[0]} is the only modality here, and {self.needs_several}. Choose more.")
 
     def read_by_fusion(self, shape: Shape) -> Mapping[str, int]:
         """Modality -> the width of the tokens that PgM reads in the fusion's place: those of the data."""
