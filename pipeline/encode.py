@@ -168,7 +168,7 @@ def _storable(encoder: FrozenEncoder, name: str, tokens: Tokens, stored: Stored)
 def _check_encoder(encoder: FrozenEncoder, failure: Failure) -> None:
     """Raises RunFailed where the encoder fails on an item that is nobody's fault."""
     try:
-        encoder.encode(encoder.collate([encoder.decode(_ordinary(encoder.spec.modality))]))
+        encoder.encode(encoder.collate([encoder.decode(_ordinary(encoder.medium))]))
     except Exception as error:
         raise RunFailed(
             f"{encoder.name} fails on every item, on an ordinary one of our own too ({readable(error)}); first on "
@@ -191,12 +191,12 @@ class _Ordinary(FileMedia):
         return self.data
 
 
-def _ordinary(modality: str) -> _Ordinary:
+def _ordinary(medium: str | None) -> _Ordinary:
     """A word, a grey picture or a second of a tone."""
     buffer = BytesIO(b"word")
-    if modality == "vision":
+    if medium == "vision":
         Image.new("RGB", (64, 64), "gray").save(buffer, "PNG")
-    if modality == "audio":
+    if medium == "audio":
         soundfile.write(buffer, 0.1 * np.sin(np.arange(16_000) / 10), 16_000, format="WAV")
     return _Ordinary("an ordinary item", data=buffer.getvalue())
 

@@ -3,6 +3,7 @@
 from .audio import decode_audio
 from .errors import DecodeError, readable
 from .image import decode_image
+from .series import decode_series
 from .text import decode_text
 from .versions import DECODE_VERSION, library_versions
 from .video import decode_frames
@@ -13,6 +14,7 @@ __all__ = [
     "decode_audio",
     "decode_frames",
     "decode_image",
+    "decode_series",
     "decode_text",
     "library_versions",
     "readable",

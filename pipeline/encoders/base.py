@@ -23,6 +23,8 @@ from .identity import digest_weights, settings
 from .spec import EncoderSpec, parse_pooling, resolve_spec
 
 Batch = dict[str, Tensor]
+# Poolings that leave one token.
+SINGLE = ("mean", "cls", "last", "sentence")
 COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -34,6 +36,8 @@ class FrozenEncoder(ABC):
 
     # Raise it where the same media and weights would give other numbers: it is part of every store's name.
     version: ClassVar[int]
+    # Which of our decoders reads its media: "text", "vision", "audio" or "series"; None where the encoder reads itself.
+    medium: ClassVar[str | None] = None
     has_cls = False
     # False where padding would change the numbers: then only items of equal length share a batch.
     mixes_lengths = True
@@ -49,8 +53,10 @@ class FrozenEncoder(ABC):
         self.pooling, self.pooled_tokens = parse_pooling(spec.pooling)
         if self.pooling == "cls" and not self.has_cls:
             raise UserError(f"--pool cls: {name} has no CLS token. Use --pool mean or tokens:K.")
+        if self.pooling == "sentence" and self.medium != "text":
+            raise UserError(f"--pool sentence is a text's: {name} encodes {spec.modality}. Use mean or tokens:K.")
         self.model = model.eval().requires_grad_(False)
-        self.config: Any = model.config
+        self.config: Any = getattr(model, "config", None)
         self.weights_digest = digest_weights(self.model)
         self.model.to(self.device, self.compute)
         self._forward: Callable[..., Any] = torch.compile(self.model) if spec.compile else self.model
@@ -82,9 +88,9 @@ class FrozenEncoder(ABC):
     # What all share.
 
     @property
+    @abstractmethod
     def dim(self) -> int:
         """Width D of a token."""
-        return int(self.config.hidden_size)
 
     @cached_property
     def batch_size(self) -> int:
@@ -101,39 +107,57 @@ class FrozenEncoder(ABC):
         return lengths
 
     def pooled_length(self, tokens: int) -> int:
-        if self.pooling in ("mean", "cls"):
+        if self.pooling in SINGLE:
             return min(tokens, 1)
         return min(tokens, self.pooled_tokens) if self.pooled_tokens else tokens
 
     @torch.inference_mode()
     def encode(self, batch: Batch) -> list[np.ndarray]:
         """The batch's features: one (S, D) float32 array an item, valid tokens only, pooled."""
+        return [tokens.cpu().numpy() for tokens in self.features(batch)]
+
+    @torch.inference_mode()
+    def features(self, batch: Batch) -> list[Tensor]:
+        """The same on the encoder's device, where a caller wants to move them in its own time."""
         lengths = self.token_lengths(batch)
-        hidden = self.hidden({key: self._to_device(value) for key, value in batch.items()}).float().cpu()
-        return [self._pool(row if n < 0 else row[:n]).numpy() for row, n in zip(hidden, lengths, strict=True)]
+        hidden = self.hidden(self.to_device(batch)).float()
+        return [self.pool(row if n < 0 else row[:n]) for row, n in zip(hidden, lengths, strict=True)]
 
     def hidden(self, batch: Batch) -> Tensor:
         """(B, S, D) hidden states of the asked-for layer."""
         if self.spec.layer is None:
-            return _tensor(self._forward(**batch).last_hidden_state)
+            return in_a_row(self._forward(**batch).last_hidden_state)
         states = self._forward(**batch, output_hidden_states=True).hidden_states
+        if states is None:
+            raise UserError(f"--layer {self.spec.layer}: {self.name} does not give its hidden states.")
         if not -len(states) <= self.spec.layer < len(states):
             raise UserError(f"--layer {self.spec.layer}: {self.name} has hidden states 0 to {len(states) - 1}.")
-        return _tensor(states[self.spec.layer])
+        return in_a_row(states[self.spec.layer])
 
-    def _pool(self, tokens: Tensor) -> Tensor:
+    def pool(self, tokens: Tensor) -> Tensor:
+        """(n, D) float32, an item's valid tokens, as `--pool` asks: (S, D)."""
         if self.pooling == "mean":
             return tokens.mean(0, keepdim=True)
         if self.pooling == "cls":
             return tokens[:1]
+        if self.pooling == "last":
+            return tokens[-1:]
         if self.pooled_tokens and len(tokens) > self.pooled_tokens:
             return nn.functional.adaptive_avg_pool1d(tokens.T, self.pooled_tokens).T.contiguous()
         return tokens
 
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        # Token ids and masks keep their integer type.
-        dtype = self.compute if tensor.is_floating_point() else tensor.dtype
-        return tensor.to(self.device, dtype, non_blocking=True)
+    def to_device(self, batch: Batch) -> Batch:
+        """A collated batch as the model takes it; token ids and masks keep their integer type."""
+        return {
+            key: tensor.to(self.device, self.compute if tensor.is_floating_point() else tensor.dtype, non_blocking=True)
+            for key, tensor in batch.items()
+        }
+
+    @torch.inference_mode()
+    def probed(self, item: Any) -> tuple[int, int]:
+        """Tokens and their width (S, D) that the model makes of one decoded item, before pooling."""
+        shape = self.hidden(self.to_device(self.collate([item]))).shape
+        return int(shape[1]), int(shape[2])
 
     def identity_fields(self) -> dict[str, Any]:
         """Everything of this encoder that decides the numbers, as JSON-able values.
@@ -147,20 +171,21 @@ class FrozenEncoder(ABC):
             "weights": self.weights_digest,
             "random_weights": self.random_weights,
             "model_class": type(self.model).__name__,
-            "model_config": settings(self.config),
+            "model_config": settings(self.config) if self.config is not None else {},
             "attention": getattr(self.config, "_attn_implementation", None),
             "layer": self.spec.layer,
             "pooling": self.spec.pooling,
             "compute_dtype": self.spec.compute,
             "compiled": self.spec.compile,
             **processing,
-            "decode": {**processing["decode"], "version": DECODE_VERSION[self.spec.modality]},
+            "decode": {**processing["decode"], "version": DECODE_VERSION.get(self.medium or "", 0)},
         }
 
 
-def _tensor(value: Any) -> Tensor:
-    assert isinstance(value, Tensor)
-    return value
+def in_a_row(hidden: Any) -> Tensor:
+    """Hidden states as tokens (B, S, D); a map (B, D, H, W) row by row."""
+    assert isinstance(hidden, Tensor)
+    return hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
 
 
 def resolve_device(device: str) -> torch.device:

@@ -20,9 +20,12 @@ class EncoderSpec:
     source      a hub id, a local folder, or "tiny" (small, random weights from a fixed seed)
     revision    branch, tag or commit of a hub id; the commit found is what is recorded
     layer       index into the hidden states (0 = embeddings, -1 = last); None = the model's own output
-    pooling     "none" | "mean" | "cls" | "tokens:K" (adaptive average pooling to at most K tokens)
+    pooling     "none" | "mean" | "cls" | "last" | "tokens:K" (adaptive average pooling to at most K tokens) |
+                "sentence" (text only: the checkpoint's own rule for one vector a text)
+    prompt      what stands before every text; None = what the checkpoint says, mostly nothing
     max_tokens  longest text in tokens (text only); None = the tokenizer's own limit
-    frames      video frames a sample (vision only), each giving its own tokens
+    frames      video frames a sample (vision only): None = 1 for image encoders, each frame giving its own tokens,
+                and the model's own number for encoders of clips
     compute     dtype of the forward pass; "auto" is bfloat16 on CUDA and float32 elsewhere
     batch_size  samples a forward pass; None chooses by device. It does not enter the identity.
     """
@@ -33,7 +36,8 @@ class EncoderSpec:
     layer: int | None = None
     pooling: str = "none"
     max_tokens: int | None = None
-    frames: int = 1
+    prompt: str | None = None
+    frames: int | None = None
     compute: Compute = "auto"
     device: Device = "auto"
     compile: bool = False
@@ -58,9 +62,11 @@ def resolve_spec(spec: EncoderSpec, device_kind: str) -> EncoderSpec:
 
 
 def parse_pooling(pooling: str) -> tuple[str, int | None]:
-    """("none" | "mean" | "cls" | "tokens", K). Raises UserError for anything else."""
-    if pooling in ("none", "mean", "cls"):
+    """("none" | "mean" | "cls" | "last" | "sentence" | "tokens", K). Raises UserError for anything else."""
+    if pooling in ("none", "mean", "cls", "last", "sentence"):
         return pooling, None
     if match := re.fullmatch(r"tokens:([1-9]\d*)", pooling):
         return "tokens", int(match[1])
-    raise UserError(f"--pool {pooling} is not known: use none, mean, cls or tokens:K (for example tokens:16).")
+    raise UserError(
+        f"--pool {pooling} is not known: use none, mean, cls, last, sentence or tokens:K (for example tokens:16)."
+    )

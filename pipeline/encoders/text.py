@@ -1,6 +1,9 @@
-"""Text encoders: the encoder of a T5 model, or a BERT/RoBERTa-style model, with its own tokenizer.
+"""Text encoders: the encoder of a T5 model, BERT-like models, decoders such as Llama and Qwen, with their own
+tokenizer.
 
-Lengths are known from the tokenizer alone, so that the plan can fix every offset before a weight is used.
+Lengths are known from the tokenizer alone. Padding stands right of the text whatever the tokenizer would do: a
+decoder's tokens then see exactly the text before them. A decoder's tokenizer may make nothing of an empty text; it then
+has one token, the tokenizer's end or padding mark.
 """
 
 from __future__ import annotations
@@ -8,42 +11,67 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import xxhash
+from torch import Tensor
 
 from ...cache.errors import UserError
 from ..decode import DecodeError, decode_text, readable
 from ..decode.text import ENCODINGS
 from ..media import Media
 from .base import Batch, FrozenEncoder
+from .sentence import SentenceRule
 
-# Tokenizers without a limit of their own report a number near 1e30.
+# Tokens of a text unless --max-tokens asks for more; tokenizers without a limit of their own report one near 1e30.
 LONGEST = 512
 # Characters that reach the tokenizer, which reads a text to its end however few tokens are kept: 200 for each.
 LONGEST_TEXT = 200 * LONGEST
 
 
 class TextEncoder(FrozenEncoder):
-    """Token ids (B, S) with their attention mask -> (B, S, D)."""
+    """Token ids (B, S) with their attention mask -> (B, S, D).
+
+    sentence: the checkpoint's rule for `--pool sentence`. limit: its own limit of tokens beside the tokenizer's.
+    prompt: what stands before every text.
+    """
 
     version = 1
+    medium = "text"
 
-    def __init__(self, *args: Any, tokenizer: Any, family: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        tokenizer: Any,
+        sentence: SentenceRule | None = None,
+        limit: int | None = None,
+        prompt: str = "",
+        **kwargs: Any,
+    ) -> None:
         self.tokenizer = tokenizer
-        self.has_cls = family == "bert"
+        self.sentence = sentence
+        self.prompt = prompt
+        self.has_cls = tokenizer.cls_token is not None
         super().__init__(*args, **kwargs)
-        if family == "t5" and self.spec.compute == "float16":
+        if "t5" in self.config.model_type and self.spec.compute == "float16":
             raise UserError(
                 f"--dtype float16: {self.name} is a T5 model, and T5's activations overflow float16. "
                 "Use bfloat16 or float32."
             )
-        own_limit = int(min(tokenizer.model_max_length, LONGEST))
-        self.max_tokens = min(self.spec.max_tokens, own_limit) if self.spec.max_tokens else own_limit
+        self.max_tokens = int(min(tokenizer.model_max_length, limit or LONGEST, self.spec.max_tokens or LONGEST))
+        marks = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        self.padding = int(next(mark for mark in marks if mark is not None))
+        self.blank = int(next(mark for mark in (marks[1], marks[0], 0) if mark is not None))
+
+    @property
+    def dim(self) -> int:
+        """Width D of a token, or of a text's one vector."""
+        return (self.sentence and self.sentence.dim) or int(self.config.hidden_size)
 
     def decode(self, media: Media) -> str:
         return decode_text(media.read())[:LONGEST_TEXT]
 
     def raw_length(self, media: Media) -> int:
-        return len(self._tokenize([self.decode(media)])["input_ids"][0])
+        return len(self._tokenize([self.decode(media)])[0])
 
     def measure(self, media: Sequence[Media]) -> list[int | DecodeError]:
         # One call for all texts: fast tokenizers cost more to enter than to run.
@@ -54,21 +82,34 @@ class TextEncoder(FrozenEncoder):
                 texts.append(self.decode(item))
             except Exception as error:
                 failures[place] = readable(error)
-        counts = iter(len(ids) for ids in self._tokenize(texts)["input_ids"]) if texts else iter(())
+        counts = iter(len(ids) for ids in self._tokenize(texts)) if texts else iter(())
         return [failures[i] if i in failures else self.pooled_length(next(counts)) for i in range(len(media))]
 
     def collate(self, items: Sequence[Any]) -> Batch:
-        batch = self._tokenize(list(items), padding=True, return_tensors="pt")
-        return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        texts = self._tokenize(list(items))
+        ids = torch.full((len(texts), max(map(len, texts))), self.padding)
+        mask = torch.zeros_like(ids)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)] = torch.tensor(text)
+            mask[row, : len(text)] = 1
+        return {"input_ids": ids, "attention_mask": mask}
 
-    def _tokenize(self, texts: list[str], **options: Any) -> Any:
-        return self.tokenizer(texts, truncation=True, max_length=self.max_tokens, **options)
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        texts = [self.prompt + text for text in texts] if self.prompt else texts
+        found = self.tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"]
+        return [ids or [self.blank] for ids in found]
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """As every encoder does, or by the checkpoint's own rule."""
+        return self.sentence(tokens) if self.sentence else super().pool(tokens)
 
     def processing(self) -> Mapping[str, Any]:
         return {
             "processor": type(self.tokenizer).__name__,
             "processor_digest": digest_tokenizer(self.tokenizer),
             "max_tokens": self.max_tokens,
+            "prompt": self.prompt,
+            "sentence": self.sentence.described() if self.sentence else None,
             "decode": {"encodings": list(ENCODINGS)},
         }
 

@@ -2,7 +2,7 @@
 
 It needs no network and no file (texts are read as bytes, as ByT5 does), and gives at most 17 tokens a modality. Random
 encoders keep enough of their input for small heads to learn from; they stand in for nothing pretrained, and every
-output and every store says so. Real encoders are one option away: `--encoder text=google-t5/t5-base`.
+output and every store says so. Real encoders are one option away: `--encoders paper`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ from transformers import (
     T5EncoderModel,
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from .audio import DistilledSpectrogramEncoder
+from .base import FrozenEncoder
+from .builders import Builder
+from .spec import EncoderSpec
+from .text import TextEncoder
+from .vision import VisionEncoder
 
 SEED = 20251027
 WIDTH, LAYERS, HEADS = 128, 2, 4
@@ -92,8 +99,27 @@ def tiny_audio() -> tuple[nn.Module, Any]:
     return seeded(lambda: ASTModel(config)), ASTFeatureExtractor(max_length=224, num_mel_bins=64)
 
 
-TINY: dict[str, tuple[str, Callable[[], tuple[nn.Module, Any]]]] = {
+MODELS: dict[str, tuple[str, Callable[[], tuple[nn.Module, Any]]]] = {
     "text": ("tiny-t5", tiny_text),
     "vision": ("tiny-clip", tiny_vision),
     "audio": ("tiny-ast", tiny_audio),
 }
+
+
+def build_tiny(spec: EncoderSpec) -> FrozenEncoder:
+    """The preset's encoder of one modality."""
+    name, make = MODELS[spec.modality]
+    model, processor = make()
+    if spec.modality == "text":
+        return TextEncoder(spec, model, name, None, True, tokenizer=processor, prompt=spec.prompt or "")
+    if spec.modality == "vision":
+        return VisionEncoder(spec, model, name, None, True, processor=processor)
+    return DistilledSpectrogramEncoder(spec, model, name, None, True, extractor=processor)
+
+
+TINY = Builder(
+    name="tiny",
+    modalities=tuple(MODELS),
+    summary=f"T5, CLIP and AST of two layers of width {WIDTH}: {LABEL}; no download",
+    build=build_tiny,
+)

@@ -1,4 +1,4 @@
-"""Audio encoders on the raw waveform: Wav2Vec2, HuBERT. Their token count follows the sound's length.
+"""Audio encoders on the raw waveform: Wav2Vec2, HuBERT, WavLM, Data2Vec. Their token count follows the sound's length.
 
 Group norm over time makes padding visible to these models, mask or not, so only clips of equal token count share a
 batch, each cut to the samples its tokens can see: no clip is ever padded.
@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 import torch
 
+from ...cache.errors import UserError
 from ..decode import DecodeError, decode_audio
 from ..media import Media
 from .base import Batch, FrozenEncoder
@@ -28,6 +29,7 @@ class WaveformEncoder(FrozenEncoder):
     """Samples (B, n) -> (B, S, D), S from the model's own strides."""
 
     version = 1
+    medium = "audio"
     mixes_lengths = False
 
     def __init__(self, *args: Any, extractor: Any, **kwargs: Any) -> None:
@@ -37,6 +39,21 @@ class WaveformEncoder(FrozenEncoder):
         kernels: list[int] = self.config.conv_kernel
         strides: list[int] = self.config.conv_stride
         self.convolutions = list(zip(kernels, strides, strict=True))
+        self._check_lengths()
+
+    @property
+    def dim(self) -> int:
+        """Width D of a token."""
+        return int(self.config.hidden_size)
+
+    def _check_lengths(self) -> None:
+        """Raises UserError where the model does more to the sound's length than its convolutions (an adapter)."""
+        tokens, width = self.probed(np.zeros(self._samples_seen(4), np.float32))
+        if (tokens, width) != (4, self.dim):
+            raise UserError(
+                f"{self.name} makes {tokens} tokens of width {width} where its convolutions make 4 of {self.dim}: "
+                "models with an adapter after the encoder are not supported."
+            )
 
     def decode(self, media: Media) -> np.ndarray:
         """(n,) float32, normalised as the extractor does, cut to the samples its tokens see."""

@@ -1,0 +1,65 @@
+"""Encoders that are code rather than a checkpoint: `tiny`, `patch`, and those of other packages.
+
+A package adds one with an entry point in the group `pgm.encoders` that names a `Builder`; `--encoder MODALITY=NAME`, or
+`NAME:SETTINGS`, then builds it. A modality PgM has never heard of gets, unless told otherwise, the encoder that says it
+encodes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+
+from ...cache.errors import UserError
+from ..media import Media
+from .base import FrozenEncoder
+from .spec import EncoderSpec
+
+GROUP = "pgm.encoders"
+
+
+@dataclass(frozen=True)
+class Builder:
+    """An encoder by name. `modalities` are those it encodes, () any; what follows a colon in the source is its own to
+    read.
+
+    settle(spec, media), where given, completes a spec by looking at the media (a width that follows from the data),
+    once and before anything is named.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    summary: str
+    build: Callable[[EncoderSpec], FrozenEncoder]
+    settle: Callable[[EncoderSpec, Sequence[Media | None]], EncoderSpec] | None = None
+
+    def build_for(self, spec: EncoderSpec) -> FrozenEncoder:
+        """The encoder. Raises UserError where it does not encode the spec's modality."""
+        if self.modalities and spec.modality not in self.modalities:
+            raise UserError(f"{self.name} has encoders for {', '.join(self.modalities)}, not for {spec.modality!r}.")
+        return self.build(spec)
+
+
+@cache
+def builders() -> dict[str, Builder]:
+    """Every builder by name, ours and other packages'. Raises UserError for an entry point that is not one."""
+    from .series import PATCH
+    from .tiny import TINY
+
+    found = {builder.name: builder for builder in (TINY, PATCH)}
+    for point in entry_points(group=GROUP):
+        builder = point.load()
+        if not isinstance(builder, Builder):
+            raise UserError(
+                f"The entry point {point.name!r} of {GROUP} ({point.value}) is a {type(builder).__name__}, and not a "
+                "Builder."
+            )
+        found[builder.name] = builder
+    return found
+
+
+def builder_of(source: str) -> Builder | None:
+    """The builder a source names, before a colon if there is one; None for a checkpoint."""
+    return builders().get(source.split(":", 1)[0])
