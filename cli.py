@@ -14,6 +14,7 @@ from .cache.commands import cache_app
 from .cache.errors import PgMError
 from .pipeline import commands as pipeline_commands
 from .pipeline.datasets.commands import datasets_app
+from .pipeline.encoder_commands import encoders_app
 from .pipeline.imports import commands as import_commands
 from .trainer import commands as trainer_commands
 from .trainer.figures import commands as figure_commands
@@ -71,6 +72,7 @@ app.command("params", epilog=pgm_commands.EXAMPLE)(pgm_commands.params)
 app.command("import", epilog=import_commands.EXAMPLE)(import_commands.import_command)
 app.add_typer(trainer_commands.runs_app, name="runs")
 app.add_typer(datasets_app, name="datasets")
+app.add_typer(encoders_app, name="encoders")
 app.add_typer(cache_app, name="cache")
 
 

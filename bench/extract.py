@@ -177,7 +177,7 @@ def food101(scratch: Path, count: int) -> None:
     watch = MemoryWatch()
     began = time.perf_counter()
     with watch:
-        extract(collection, scratch / "features", ExtractOptions(workers=2))
+        extract(collection, scratch / "features", ExtractOptions(workers=2, preset="tiny"))
     took = time.perf_counter() - began
     print(f"{count:,} samples, 2 modalities, 2 workers: {took:.0f} s, {count / took:,.0f} samples/s")
     watch.report()

@@ -33,11 +33,13 @@ EXAMPLE = """Example:
 
     pgm extract digits
 
-    pgm extract av_mnist --root ~/data --limit 6000 --encoder vision=openai/clip-vit-base-patch32
+    pgm extract food101 --root ~/data/upmcfood101 --pool tokens:16
 
-    pgm extract food101 --root ~/data/upmcfood101 --encoder text=google-t5/t5-base --pool tokens:16
+    pgm extract av_mnist --root ~/data --limit 6000 --encoders tiny
 
-    pgm extract recipes.csv --text-column title --image-column photo --label-column dish
+    pgm extract recipes.csv --text-column title --image-column photo --label-column dish --encoders clip
+
+    pgm extract rides.csv --series-column imu=imu_file --series-column wheel=wheel_file --label-column terrain
 
 Rerunning the same command continues where it stopped; a finished store is left alone."""
 
@@ -49,20 +51,32 @@ def extract_command(
     ] = None,
     root: RootOption = None,
     features: FeaturesOption = Path("features"),
+    encoders: Annotated[
+        str | None,
+        typer.Option(
+            help="All modalities: paper (T5-base, CLIP, AST; the default but for digits), clip, tiny, or a name of "
+            "`pgm encoders ls`."
+        ),
+    ] = None,
     encoder: Annotated[
         list[str] | None,
-        typer.Option(help="MODALITY=ENCODER: a hub id, a local folder, or tiny (the default). Repeatable."),
+        typer.Option(help="MODALITY=ENCODER: a hub id, a local folder, or a name. Repeatable."),
     ] = None,
     modality: Annotated[list[str] | None, typer.Option(help="Only this modality. Repeatable.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many samples, every split in proportion.")] = None,
     format: Annotated[str, typer.Option(help="zarr or hdf5.")] = "zarr",
     codec: Annotated[str, typer.Option(help="none, zstd or lz4 (zarr only).")] = "none",
     store: Annotated[str, typer.Option(help="float16, float32 or int8.")] = "float16",
-    pool: Annotated[list[str] | None, typer.Option(help="[MODALITY=]none, mean, cls or tokens:K. Repeatable.")] = None,
+    pool: Annotated[
+        list[str] | None, typer.Option(help="[MODALITY=]none, mean, cls, last, sentence or tokens:K. Repeatable.")
+    ] = None,
     layer: Annotated[list[str] | None, typer.Option(help="[MODALITY=]index of the hidden states. Repeatable.")] = None,
     revision: Annotated[list[str] | None, typer.Option(help="MODALITY=branch, tag or commit. Repeatable.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Cut texts to so many tokens.")] = None,
-    frames: Annotated[int, typer.Option(help="Frames taken of a video, evenly spaced.")] = 1,
+    prompt: Annotated[str | None, typer.Option(help="What stands before every text, as 'query: ' for E5.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames taken of a video, evenly spaced: 1, or what an encoder of clips takes.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="Forward pass: auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile the encoders.")] = False,
@@ -79,6 +93,10 @@ def extract_command(
     audio_column: Annotated[str | None, typer.Option(help="Paths of sounds.", rich_help_panel=TABLE_PANEL)] = None,
     video_column: Annotated[
         str | None, typer.Option(help="Paths of videos: frames and sound track.", rich_help_panel=TABLE_PANEL)
+    ] = None,
+    series_column: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME=]paths of .npy, CSV or Parquet series. Repeatable.", rich_help_panel=TABLE_PANEL),
     ] = None,
     label_column: Annotated[str | None, typer.Option(help="Classes or scores.", rich_help_panel=TABLE_PANEL)] = None,
     split_column: Annotated[str | None, typer.Option(help="train, val, test.", rich_help_panel=TABLE_PANEL)] = None,
@@ -103,6 +121,7 @@ def extract_command(
     from .plan import store_options
 
     common = {
+        "prompt": prompt,
         "max_tokens": max_tokens,
         "frames": frames,
         "compute": choice("--dtype", dtype, ("auto", "float32", "bfloat16", "float16")),
@@ -121,14 +140,14 @@ def extract_command(
         "id": id_column,
         "group": group_column,
     }
-    collection = load_any(dataset, root, columns, name, task, hf)
+    collection = load_any(dataset, root, {**columns, "series": series_columns(series_column or [])}, name, task, hf)
     if limit is not None:
         collection = collection.limited(limit)
     if modality:
         collection = collection.only(modality)
     per_modality = {"source": encoder or [], "pooling": pool or [], "layer": layer or [], "revision": revision or []}
     options = ExtractOptions(
-        encoders=encoder_specs(list(collection.media), per_modality, common),
+        encoders=encoder_specs(sources(collection, encoders), per_modality, common),
         store=options_of_store,
         executor=executor,
         workers=workers,
@@ -153,19 +172,24 @@ def extract_command(
 def load_any(
     dataset: str | None,
     root: Path | None,
-    columns: Mapping[str, str | None],
+    columns: Mapping[str, Any],
     name: str | None,
     task: str,
     hf: str | None,
 ) -> Collection:
     """The samples DATASET or --hf names: a known dataset, a table of the user's, a dataset of the hub."""
     from .datasets import load_dataset
+    from .datasets.home import data_home
     from .datasets.hub import default_name, fetch
     from .datasets.table import Columns, is_table, load_table
 
     chosen = Columns(**columns)
     if hf is not None:
-        table = fetch(hf, chosen, Path("data"))
+        if chosen.series:
+            raise UserError(
+                "--series-column names files beside a table of yours; --hf has none. Save them as files first."
+            )
+        table = fetch(hf, chosen, data_home())
         return load_table(table, replace(chosen, split=chosen.split or "split"), None, name or default_name(hf), task)
     if dataset is None:
         raise UserError("Which dataset? For example: pgm extract digits. `pgm extract --help` shows more.")
@@ -183,9 +207,11 @@ def show_forecast(collection: Collection, features: Path, options: ExtractOption
     from ..console import forecast_table, in_bytes
     from ..workers import default_workers
     from .dry_run import forecast
+    from .encoders import specs_for
 
     workers = 1 if options.executor == "serial" else options.workers or default_workers()
-    rows = forecast(collection, features, options.encoders, options.store, workers)
+    specs = specs_for(collection, options.encoders, options.preset)
+    rows = forecast(collection, features, specs, options.store, workers)
     if as_json:
         modalities = {row.modality: {k: v for k, v in asdict(row).items() if k != "modality"} for row in rows}
         print(json.dumps({"dataset": collection.card.name, "workers": workers, "modalities": modalities}, indent=1))
@@ -217,13 +243,36 @@ def choice(option: str, value: str, known: Sequence[str]) -> str:
     return value
 
 
+def series_columns(options: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """(modality, column) of each `[NAME=]COLUMN`; without a name the modality is called as the column."""
+    pairs = tuple((name, column) if column else (name, name) for name, _, column in (o.partition("=") for o in options))
+    if taken := {name for name, _ in pairs} & {"text", "vision", "audio"}:
+        raise UserError(f"--series-column {taken.pop()}=...: that is another kind of modality. Name the series else.")
+    return pairs
+
+
+def sources(collection: Collection, preset: str | None) -> dict[str, str]:
+    """The encoder each modality gets where `--encoder` names none."""
+    from .encoders.presets import default_preset, source_of
+
+    return {m: source_of(preset or default_preset(collection.card.name), m) for m in collection.media}
+
+
 def encoder_specs(
-    modalities: Sequence[str], per_modality: Mapping[str, Sequence[str]], common: Mapping[str, Any]
+    sources: Mapping[str, str], per_modality: Mapping[str, Sequence[str]], common: Mapping[str, Any]
 ) -> dict[str, EncoderSpec]:
     """One spec a modality from repeated `[MODALITY=]VALUE` options; a bare value goes to every modality."""
     from .encoders import EncoderSpec
 
-    settings: dict[str, dict[str, Any]] = {modality: dict(common) for modality in modalities}
+    modalities = list(sources)
+    texts_alone = ("prompt", "max_tokens")
+    settings: dict[str, dict[str, Any]] = {
+        modality: {
+            "source": source,
+            **{key: value for key, value in common.items() if modality == "text" or key not in texts_alone},
+        }
+        for modality, source in sources.items()
+    }
     for field, values in per_modality.items():
         for text in values:
             modality, separator, value = text.partition("=")

@@ -47,12 +47,12 @@ class Forecast:
 
 
 def forecast(
-    collection: Collection, features: Path, encoders: Mapping[str, EncoderSpec], options: StoreOptions, workers: int
+    collection: Collection, features: Path, specs: Mapping[str, EncoderSpec], options: StoreOptions, workers: int
 ) -> list[Forecast]:
     """Plan every modality and probe its encoder with one batch; the disk must hold all of them together."""
     plans: list[tuple[ModalityPlan, float | None]] = []
-    for modality in collection.media:
-        encoder = build_encoder(encoders.get(modality, EncoderSpec(modality)))
+    for spec in specs.values():
+        encoder = build_encoder(spec)
         plan = make_plan(collection, encoder, features / collection.card.name, options)
         plans.append((plan, probe(plan, encoder)))
     free = free_bytes(features)

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..cache.errors import PgMError
-from .datasets import ADAPTERS, load_dataset
+from .datasets import adapters, load_dataset
 from .decode import DecodeError, decode_frames, decode_text
 from .media import ArrayMedia, Media
 
@@ -29,7 +29,7 @@ class Example:
 
 def examples(dataset: str, root: Path | None, ids: Sequence[str]) -> dict[str, Example]:
     """Sample id -> what can be shown of it; empty for a dataset without an adapter or whose media are not there."""
-    if dataset not in ADAPTERS or (root is None and ADAPTERS[dataset].default_root is None):
+    if dataset not in adapters():
         return {}
     try:
         collection = load_dataset(dataset, root)

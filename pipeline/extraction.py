@@ -15,8 +15,8 @@ from pathlib import Path
 from ..cache import FeatureWriter, list_datasets, open_dataset, write_dataset
 from ..cache.errors import TooManyFailures, UserError
 from .collection import Collection
-from .datasets import ADAPTERS, load_dataset
-from .encoders import EncoderSpec, FrozenEncoder, build_encoder, resolve_spec
+from .datasets import adapters, load_dataset
+from .encoders import EncoderSpec, FrozenEncoder, build_encoder, resolve_spec, specs_for
 from .events import Finished, Listener, Note, Planned, ShardWritten, ignore
 from .execute import Executor, make_executor
 from .job import EncodeJob
@@ -28,9 +28,11 @@ MAX_FAILURES = 0.01
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """How an extraction runs. `encoders` names the modalities that are not to use the tiny preset."""
+    """How an extraction runs. `encoders` names modalities that are not to use the preset; no preset is the dataset's
+    default, `paper` for all but the embedded digits."""
 
     encoders: Mapping[str, EncoderSpec] = field(default_factory=dict)
+    preset: str | None = None
     store: StoreOptions = field(default_factory=StoreOptions)
     executor: str = "dask"
     workers: int | None = None
@@ -54,6 +56,7 @@ def extract(
             f"An encoder was given for {', '.join(sorted(unknown))}; "
             f"{collection.card.name!r} has {', '.join(collection.media)}."
         )
+    specs = specs_for(collection, options.encoders, options.preset)
     # Absolute: workers of a scheduler elsewhere have another working directory.
     dataset = features.absolute() / collection.card.name
     write_dataset(dataset, collection.card, collection.samples, collection.present)
@@ -62,17 +65,14 @@ def extract(
     for line in collection.told:
         listen(Note(line))
     try:
-        return [
-            _extract_modality(collection, options.encoders.get(modality, EncoderSpec(modality)), run)
-            for modality in collection.media
-        ]
+        return [_extract_modality(collection, spec, run) for spec in specs.values()]
     finally:
         run.executor.close()
 
 
 def missing_modalities(features: Path, dataset: str) -> list[str]:
     """The modalities of a known dataset with no finished store under `features`; none for a dataset of one's own."""
-    adapter = ADAPTERS.get(dataset)
+    adapter = adapters().get(dataset)
     if adapter is None:
         return []
     finished: set[str] = set()
@@ -85,7 +85,7 @@ def missing_modalities(features: Path, dataset: str) -> list[str]:
 def extract_missing(features: Path, dataset: str | None, listen: Listener = ignore) -> None:
     """What `pgm train` does first without --cached: encode, with default options, what has no finished store.
 
-    Raises UserError where that needs a folder of raw media, saying which command takes it.
+    Raises NotFound where its raw media are not where they are looked for, saying how to name another place.
     """
     cached = list_datasets(features)
     if dataset is None and len(cached) == 1:
@@ -96,12 +96,7 @@ def extract_missing(features: Path, dataset: str | None, listen: Listener = igno
     missing = missing_modalities(features, dataset)
     if not missing:
         return
-    adapter = ADAPTERS[dataset]
-    if adapter.default_root is None:
-        raise UserError(
-            f"{dataset!r} has no {' and no '.join(missing)} features under {features} yet, and its raw media lie in a "
-            f"folder of yours: run {adapter.example} --features {features}"
-        )
+    listen(Note(f"{dataset} has no {' and no '.join(missing)} features under {features} yet"))
     extract(load_dataset(dataset).only(missing), features, listen=listen)
 
 

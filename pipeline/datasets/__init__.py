@@ -1,27 +1,34 @@
-"""Dataset adapters: a published on-disk layout becomes a `Collection`. One file each; this one is their list."""
+"""Dataset adapters: a published on-disk layout becomes a `Collection`. One file each; this one is their list.
+
+Another package adds one with an entry point in the group `pgm.datasets` that names an `Adapter`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from ...cache.errors import NotFound, UserError
 from ..collection import Collection
 from . import av_mnist, crema_d, digits, food101, iemocap, meld, mosi, mvsa, wikipedia
+from .home import find_root
 from .page import Finding, Page, counts, differences
 
-__all__ = ["ADAPTERS", "Adapter", "Finding", "Page", "adapter_named", "load_dataset"]
+__all__ = ["ADAPTERS", "Adapter", "Finding", "Page", "adapter_named", "adapters", "load_dataset"]
+
+GROUP = "pgm.datasets"
 
 
 @dataclass(frozen=True)
 class Adapter:
     """One dataset: what it is, what its folder must hold, and how that is read.
 
-    look(root) lists what is there and what is missing; load(root) reads it. `default_root` is where a dataset lies that
-    needs no `--root`.
+    look(root) lists what is there and what is missing; load(root) reads it. `folder` is its folder under `PGM_DATA`,
+    where that is not its name; `made_here` says that load writes what is missing.
     """
 
     name: str
@@ -30,16 +37,18 @@ class Adapter:
     page: Page
     look: Callable[[Path], list[Finding]]
     load: Callable[[Path], Collection]
-    default_root: Path | None = None
+    folder: str = ""
+    made_here: bool = False
 
     @property
     def example(self) -> str:
         """A command that works as it stands once the data is there."""
-        return f"pgm extract {self.name}" + ("" if self.default_root else " --root DIR")
+        return f"pgm extract {self.name}" + ("" if self.made_here else " --root DIR")
 
 
-def _mvsa(name: str, summary: str) -> Adapter:
-    return Adapter(name, summary, mvsa.MODALITIES, mvsa.PAGES[name], partial(mvsa.look, name), partial(mvsa.load, name))
+def _mvsa(name: str, summary: str, folder: str = "") -> Adapter:
+    look, load = partial(mvsa.look, name), partial(mvsa.load, name)
+    return Adapter(name, summary, mvsa.MODALITIES, mvsa.PAGES[name], look, load, folder)
 
 
 ADAPTERS: dict[str, Adapter] = {
@@ -52,7 +61,7 @@ ADAPTERS: dict[str, Adapter] = {
             digits.PAGE,
             digits.look,
             digits.load,
-            default_root=Path("data/digits"),
+            made_here=True,
         ),
         *(
             Adapter(name, module.SUMMARY, module.MODALITIES, module.PAGE, module.look, module.load)
@@ -71,9 +80,10 @@ ADAPTERS: dict[str, Adapter] = {
             wikipedia.PAGE_231,
             wikipedia.look,
             wikipedia.load_231,
+            folder="wikipedia",
         ),
         _mvsa("mvsa_single", mvsa.SUMMARY),
-        _mvsa("mvsa_single_equal", mvsa.SUMMARY_EQUAL),
+        _mvsa("mvsa_single_equal", mvsa.SUMMARY_EQUAL, folder="mvsa_single"),
         _mvsa("mvsa_multiple", mvsa.SUMMARY_MULTIPLE),
         *(
             Adapter(name, module.SUMMARY, module.MODALITIES, module.PAGE, module.look, module.load)
@@ -83,26 +93,38 @@ ADAPTERS: dict[str, Adapter] = {
 }
 
 
+@cache
+def adapters() -> dict[str, Adapter]:
+    """Every adapter by name, ours and other packages'. Raises UserError for an entry point that is not one."""
+    found = dict(ADAPTERS)
+    for point in entry_points(group=GROUP):
+        adapter = point.load()
+        if not isinstance(adapter, Adapter):
+            raise UserError(
+                f"The entry point {point.name!r} of {GROUP} ({point.value}) is a {type(adapter).__name__}, and not an "
+                "Adapter."
+            )
+        found[adapter.name] = adapter
+    return found
+
+
 def adapter_named(name: str) -> Adapter:
     """The adapter of a dataset. Raises NotFound with the nearest known name."""
-    if name not in ADAPTERS:
-        near = get_close_matches(name, ADAPTERS, n=1)
+    known = adapters()
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise NotFound(f"There is no dataset adapter named {name!r}.{hint} Known: {', '.join(ADAPTERS)}.")
-    return ADAPTERS[name]
+        raise NotFound(f"There is no dataset adapter named {name!r}.{hint} Known: {', '.join(known)}.")
+    return known[name]
 
 
 def load_dataset(name: str, root: Path | None = None) -> Collection:
-    """The samples of dataset `name`, read from `root`, with a warning where their counts are not the published ones.
+    """The samples of dataset `name`, read from `root` or from where `PGM_DATA` has it, with a warning where their
+    counts are not the published ones.
 
-    Raises NotFound for an unknown name (with the nearest known one) or a folder that lacks what is needed, UserError
-    where a root is needed and none was given.
+    Raises NotFound for an unknown name (with the nearest known one) or a folder that lacks what is needed.
     """
     adapter = adapter_named(name)
-    root = root or adapter.default_root
-    if root is None:
-        raise UserError(f"{name!r} needs the folder that holds its raw media: {adapter.example}")
-    # Absolute: workers of a scheduler elsewhere have another working directory.
-    collection = adapter.load(root.expanduser().absolute())
+    collection = adapter.load(find_root(adapter, root))
     other = differences(counts(adapter.page, collection.card.splits))
     return collection.warned(other) if other else collection

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...cache.errors import UserError
-
 if TYPE_CHECKING:
     from . import Adapter
 
@@ -27,17 +25,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @datasets_app.command("ls", epilog="Example: pgm datasets ls")
 def ls(as_json: AsJson = False) -> None:
     """List the known datasets: name, modalities, what it is."""
-    from . import ADAPTERS
+    from . import adapters
 
     if as_json:
         rows = [
             {"name": a.name, "modalities": a.modalities, "summary": a.summary, "example": a.example}
-            for a in ADAPTERS.values()
+            for a in adapters().values()
         ]
         typer.echo(json.dumps(rows, indent=1))
         return
-    wide = max(map(len, ADAPTERS))
-    for adapter in ADAPTERS.values():
+    wide = max(map(len, adapters()))
+    for adapter in adapters().values():
         typer.echo(f"{adapter.name:<{wide}}  {', '.join(adapter.modalities):<19}  {adapter.summary}")
 
 
@@ -79,12 +77,10 @@ def check(
     Tables and folders are read; no medium is decoded and nothing is written.
     """
     from . import adapter_named
+    from .home import find_root
 
     adapter = adapter_named(name)
-    folder = root or adapter.default_root
-    if folder is None:
-        raise UserError(f"{name!r} needs the folder to look in: pgm datasets check {name} --root DIR")
-    told = examined(adapter, folder.expanduser().absolute())
+    told = examined(adapter, find_root(adapter, root))
     if as_json:
         typer.echo(json.dumps(told, indent=1))
     else:
@@ -106,8 +102,8 @@ def examined(adapter: Adapter, root: Path) -> dict[str, Any]:
         "ready": not any(finding.needed and not finding.count for finding in findings),
     }
     if not root.is_dir():
-        return {**told, "ready": adapter.default_root is not None}
-    if not told["ready"] or not all(finding.count for finding in findings if adapter.default_root):
+        return {**told, "ready": adapter.made_here}
+    if not told["ready"] or not all(finding.count for finding in findings if adapter.made_here):
         # A dataset that is made on first use is not made by looking at it.
         return told
     collection = adapter.load(root)

@@ -39,7 +39,8 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of the table is what. A video gives frames to vision and its sound track to audio."""
+    """Which column of the table is what. A video gives frames to vision and its sound track to audio; `series` are
+    modalities of their own, each with its column of files."""
 
     text: str | None = None
     image: str | None = None
@@ -49,10 +50,12 @@ class Columns:
     split: str | None = None
     id: str | None = None
     group: str | None = None
+    series: tuple[tuple[str, str], ...] = ()
 
     def named(self) -> dict[str, str]:
-        """The columns that were given."""
-        return {role: name for role, name in vars(self).items() if name is not None}
+        """The columns that were given, by role; a series' role is `series NAME`."""
+        single = {role: name for role, name in vars(self).items() if role != "series" and name is not None}
+        return {**single, **{f"series {modality}": column for modality, column in self.series}}
 
 
 def is_table(name: str) -> bool:
@@ -125,11 +128,12 @@ def _check_columns(path: Path, rows: Sequence[Row], columns: Columns) -> None:
         if name not in there:
             near = get_close_matches(name, there, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise NotFound(f"--{role}-column {name}: {path} has no such column.{hint} It has: {', '.join(there)}.")
-    if not any((columns.text, columns.image, columns.audio, columns.video)):
+            option = f"--{role.split()[0]}-column"
+            raise NotFound(f"{option} {name}: {path} has no such column.{hint} It has: {', '.join(there)}.")
+    if not any((columns.text, columns.image, columns.audio, columns.video, columns.series)):
         raise UserError(
             f"Which columns of {path} hold the media? Name at least one of --text-column, --image-column, "
-            f"--audio-column, --video-column. It has: {', '.join(there)}."
+            f"--audio-column, --video-column, --series-column. It has: {', '.join(there)}."
         )
 
 
@@ -142,6 +146,7 @@ def _media(rows: Sequence[Row], columns: Columns, root: Path) -> dict[str, list[
     for modality, column in (
         ("audio", columns.audio or columns.video),
         ("vision", columns.image or columns.video),
+        *columns.series,
     ):
         if column:
             media[modality] = [_file(_text(row, column), root, number) for number, row in enumerate(rows)]

@@ -2,10 +2,13 @@
 
 from .base import FrozenEncoder
 from .build import build_encoder
+from .builders import Builder
 from .identity import check_same_identity, library_versions, version_changes
+from .presets import specs_for
 from .spec import EncoderSpec, parse_pooling, resolve_spec
 
 __all__ = [
+    "Builder",
     "EncoderSpec",
     "FrozenEncoder",
     "build_encoder",
@@ -13,5 +16,6 @@ __all__ = [
     "library_versions",
     "parse_pooling",
     "resolve_spec",
+    "specs_for",
     "version_changes",
 ]

@@ -54,7 +54,7 @@ def encoded(tmp_path: Path) -> Callable[[Collection], CachedDataset]:
     """Runs a collection through the tiny encoders, whatever share of it is bad, and opens what was written."""
 
     def run(collection: Collection) -> CachedDataset:
-        extract(collection, tmp_path / "features", ExtractOptions(executor="serial", max_failures=1.0))
+        extract(collection, tmp_path / "features", ExtractOptions(preset="tiny", executor="serial", max_failures=1.0))
         return open_dataset(tmp_path / "features", collection.card.name)
 
     return run

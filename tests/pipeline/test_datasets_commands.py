@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pgm.cache.errors import NotFound, UserError
+from pgm.cache.errors import NotFound
 from pgm.pipeline import ADAPTERS, ExtractOptions, extract, load_dataset
 from pgm.pipeline.datasets.commands import datasets_app
 from pgm.pipeline.events import Event, Note
@@ -60,7 +60,7 @@ def test_every_dataset_has_a_page(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "digits"])
-def test_an_empty_folder_holds_no_dataset(name: str, tmp_path: Path) -> None:
+def test_an_empty_folder_holds_no_dataset(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("check", name, "--root", tmp_path)
     assert result.exit_code == 2
     assert "(needed)" in result.stdout
@@ -68,8 +68,10 @@ def test_an_empty_folder_holds_no_dataset(name: str, tmp_path: Path) -> None:
     assert not told("check", name, "--root", tmp_path)["ready"]
     with pytest.raises(NotFound, match="missing"):
         load_dataset(name, tmp_path)
-    with pytest.raises(UserError, match=rf"pgm extract {name} --root DIR"):
-        load_dataset(name)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("PGM_DATA", str(tmp_path))
+        with pytest.raises(NotFound, match=rf"pgm extract {name} --root DIR, make extract DATASET={name} ROOT=DIR"):
+            load_dataset(name)
 
 
 def test_a_dataset_made_on_first_use_is_not_made_by_looking(tmp_path: Path) -> None:
@@ -92,12 +94,29 @@ def test_check_puts_found_and_published_counts_side_by_side(av_root: Path) -> No
     assert report["missing"] == {"audio": 0, "vision": 0}
 
 
-def test_check_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_check_of_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("check", "meld", "--root", tmp_path / "nowhere")
     assert result.exit_code == 2
     assert "there is no such folder" in result.stdout
-    with pytest.raises(UserError, match="pgm datasets check meld --root DIR"):
+    monkeypatch.setenv("PGM_DATA", str(tmp_path))
+    with pytest.raises(NotFound, match=f"looked for in {tmp_path / 'meld'}"):
         run("check", "meld")
+
+
+def test_a_dataset_is_found_where_pgm_data_has_it(
+    av_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGM_DATA", str(tmp_path))
+    (tmp_path / "av_mnist").symlink_to(av_root)
+    assert len(load_dataset("av_mnist")) == 140
+    # Several datasets may share a folder; then it is the home itself that holds what one of them needs.
+    monkeypatch.setenv("PGM_DATA", str(av_root))
+    assert len(load_dataset("av_mnist")) == 140
+    monkeypatch.delenv("PGM_DATA")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "av_mnist").symlink_to(av_root)
+    assert run("check", "av_mnist").exit_code == 0
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
@@ -108,7 +127,7 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 def test_other_counts_than_the_published_ones_are_said_before_the_work(av_root: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     collection = load_dataset("av_mnist", av_root).limited(6)
-    extract(collection, tmp_path, ExtractOptions(executor="serial"), events.append)
+    extract(collection, tmp_path, ExtractOptions(preset="tiny", executor="serial"), events.append)
     assert isinstance(events[0], Note)
     assert events[0].text.startswith(
         "warning: The counts are not the published ones (train: 108 here, 55,000 published"

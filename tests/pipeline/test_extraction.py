@@ -21,7 +21,7 @@ from pgm.pipeline.media import FileMedia
 from pgm.pipeline.plan import make_plan
 from PIL import Image
 
-SERIAL = ExtractOptions(executor="serial")
+SERIAL = ExtractOptions(preset="tiny", executor="serial")
 
 
 def digests(folder: Path) -> dict[str, str]:

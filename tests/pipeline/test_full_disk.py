@@ -12,7 +12,7 @@ from pgm.cache.verify import verify
 from pgm.pipeline import Collection, ExtractOptions, extract
 from pgm.pipeline.events import Event, Finished, Planned, ShardWritten
 
-SERIAL = ExtractOptions(executor="serial")
+SERIAL = ExtractOptions(preset="tiny", executor="serial")
 MEGABYTE = 1 << 20
 
 

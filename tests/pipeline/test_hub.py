@@ -55,7 +55,7 @@ def test_a_saved_dataset_becomes_a_table_and_then_features(saved: Path, tmp_path
     assert collection.card.classes == ("pie", "soup")
     assert collection.samples["label"].to_pylist() == [0, 1, 0, 1, 0, 1]
     assert [source is None for source in collection.media["vision"]] == [False] * 5 + [True]
-    extract(collection, tmp_path / "features", ExtractOptions(executor="serial"))
+    extract(collection, tmp_path / "features", ExtractOptions(preset="tiny", executor="serial"))
     dataset = open_dataset(tmp_path / "features", "dishes")
     assert dataset.features("vision").lengths.tolist() == [17] * 5 + [0]
     # "dish number 0" as bytes, and the end mark.

@@ -43,7 +43,7 @@ def sounds(digits_root: Path) -> Collection:
 @pytest.fixture(scope="module")
 def undisturbed(sounds: Collection, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     features = tmp_path_factory.mktemp("undisturbed")
-    extract(sounds, features, ExtractOptions(executor="serial"))
+    extract(sounds, features, ExtractOptions(preset="tiny", executor="serial"))
     return digests(features)
 
 
@@ -96,7 +96,7 @@ def wait_for_a_random_moment(features: Path, child: subprocess.Popen[bytes], rng
 
 
 def finish(sounds: Collection, features: Path) -> dict[str, str]:
-    extract(sounds, features, ExtractOptions(executor="serial"))
+    extract(sounds, features, ExtractOptions(preset="tiny", executor="serial"))
     return digests(features)
 
 

@@ -17,7 +17,7 @@ from pgm.pipeline.media import FileMedia
 from pgm.pipeline.standing import REPLACED, REPLACING
 from PIL import Image
 
-SERIAL = ExtractOptions(executor="serial", max_failures=0.5)
+SERIAL = ExtractOptions(preset="tiny", executor="serial", max_failures=0.5)
 
 
 @pytest.fixture

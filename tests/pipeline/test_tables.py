@@ -64,7 +64,9 @@ def test_every_format_gives_the_same_dataset(folder: Path, name: str) -> None:
 
 
 def test_a_table_goes_through_to_features(folder: Path, tmp_path: Path) -> None:
-    extract(load_table(folder / "t.csv", COLUMNS), tmp_path / "features", ExtractOptions(executor="serial"))
+    extract(
+        load_table(folder / "t.csv", COLUMNS), tmp_path / "features", ExtractOptions(preset="tiny", executor="serial")
+    )
     dataset = open_dataset(tmp_path / "features", "t")
     assert list(dataset.features("vision").items.status) == ["ok"] * 4 + ["missing", "ok"]
     assert dataset.features("text")[0].shape[1] == 128

@@ -64,7 +64,19 @@ def test_known_traps_are_said_by_extract_by_the_card_and_by_training(tmp_path: P
     root, features = MAKERS[name](tmp_path), tmp_path / "features"
     app = typer.Typer()
     app.command()(extract_command)
-    options = [name, "--root", root, "--features", features, "--executor", "serial", "--modality", "text"]
+    options = [
+        name,
+        "--root",
+        root,
+        "--features",
+        features,
+        "--executor",
+        "serial",
+        "--modality",
+        "text",
+        "--encoders",
+        "tiny",
+    ]
     for more in (["--dry-run"], []):
         result = CliRunner().invoke(app, [str(option) for option in (*options, *more)])
         assert result.exception is None, result.exception
@@ -78,7 +90,7 @@ def test_known_traps_are_said_by_extract_by_the_card_and_by_training(tmp_path: P
 
 def test_melds_repeated_words_are_counted_as_shared_sources(tmp_path: Path) -> None:
     collection = load_dataset("meld", meld_tables(tmp_path))
-    extract(collection, tmp_path / "features", ExtractOptions(executor="serial"))
+    extract(collection, tmp_path / "features", ExtractOptions(preset="tiny", executor="serial"))
     notes = load_data(tmp_path / "features", "meld", ["text"], {}, Protocol()).notes
     told = "1 of 4 test samples has the same text source as a training sample, 1 as a validation sample."
     assert told in notes
@@ -106,7 +118,7 @@ def test_a_source_that_cannot_be_read_is_there_all_the_same(tmp_path: Path, enco
 
 def test_modalities_extracted_apart_leave_the_same_samples_table(tmp_path: Path) -> None:
     collection = load_dataset("food101", food_tables(tmp_path))
-    options = ExtractOptions(executor="serial")
+    options = ExtractOptions(preset="tiny", executor="serial")
     extract(collection, tmp_path / "together", options)
     for modality in ("vision", "text"):
         finished = extract(collection.only([modality]), tmp_path / "apart", options)
@@ -120,7 +132,7 @@ def test_a_dataset_of_before_is_complete_and_gets_its_columns(tmp_path: Path) ->
     from pgm.cache import write_dataset
 
     collection = load_dataset("food101", food_tables(tmp_path))
-    options = ExtractOptions(executor="serial")
+    options = ExtractOptions(preset="tiny", executor="serial")
     extract(collection, tmp_path / "features", options)
     before = load_data(tmp_path / "features", "food101", ["text"], {}, Protocol()).digest
     write_dataset(tmp_path / "features" / "food101", collection.card, collection.samples)
