@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .pipeline.events import Event, Finished, Note, Planned, ShardWritten
+from .pipeline.engine.events import Event, Finished, Note, Planned, SegmentWritten
 
 LINE_EVERY_SECONDS = 5.0
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class ExtractionDisplay:
         )
         self.live = self.console.is_terminal
         self.task: TaskID | None = None
-        self.samples = self.done = self.failed = 0
+        self.samples = self.done = self.there = self.failed = 0
         self.began = self.last_line = 0.0
 
     def __enter__(self) -> ExtractionDisplay:
@@ -55,7 +54,7 @@ class ExtractionDisplay:
         match event:
             case Planned():
                 self._planned(event)
-            case ShardWritten():
+            case SegmentWritten():
                 self._written(event)
             case Finished():
                 self._finished(event)
@@ -65,63 +64,67 @@ class ExtractionDisplay:
     def summary(self, stores: Sequence[Finished]) -> None:
         """A closing table, one row a modality."""
         table = Table(box=box.SIMPLE)
-        for name in ("modality", "samples", "failed", "missing", "tokens", "size", "samples/s", "store"):
+        for name in ("modality", "samples", "failed", "missing", "tokens", "written", "samples/s", "store", "version"):
             table.add_column(name, justify="left" if name in ("modality", "store") else "right", overflow="fold")
         for store in stores:
-            rate = "there" if store.reused else f"{store.samples / max(store.seconds, 1e-9):,.0f}"
+            rate = f"{store.encoded / max(store.seconds, 1e-9):,.0f}" if store.encoded else "there"
             counts = (f"{store.samples:,}", str(store.failed), str(store.missing), f"{store.tokens:,}")
-            table.add_row(store.modality, *counts, in_bytes(store.bytes), rate, Path(store.store).name)
+            name = store.store.rsplit("/", 1)[-1]
+            table.add_row(store.modality, *counts, in_bytes(store.bytes), rate, name, str(store.version))
         self.console.print(table)
         if any(store.failed for store in stores):
             self.console.print(
-                "Failed items stand with their reasons in their store's items.parquet; --retry-failed tries them again."
+                "`pgm cache info` lists failed items with their reasons; --retry-failed tries them again."
             )
 
     def _planned(self, plan: Planned) -> None:
         weights = " (random weights, not pretrained)" if plan.random_weights else ""
         self.console.print(
-            f"{plan.modality}: {plan.encoder}{weights}, {plan.samples:,} samples, "
-            f"{plan.tokens:,} tokens of {plan.dim}, {in_bytes(plan.bytes)} in {plan.shards} shards"
-            + (f", {plan.shards_done} done" if plan.shards_done else "")
-            + (f", {plan.reused:,} samples kept from another store" if plan.reused else "")
+            f"{plan.modality}: {plan.encoder}{weights}, {plan.samples:,} samples"
+            + (f", {plan.held:,} there already" if plan.held else "")
+            + (
+                f", {plan.pending:,} to encode: about {plan.tokens:,} tokens of {plan.dim}, {in_bytes(plan.bytes)} in "
+                f"{plan.segments} segments"
+                if plan.pending
+                else ""
+            )
         )
-        self.samples = plan.samples
-        self.done = round(plan.samples * plan.shards_done / plan.shards) if plan.shards else 0
-        self.failed = 0
+        self.samples = plan.pending
+        self.done = self.there = self.failed = 0
         self.began = self.last_line = time.monotonic()
-        self.first = self.done
-        if self.live and plan.shards_done < plan.shards:
-            self.task = self.bars.add_task(plan.modality, total=plan.samples, completed=self.done, rate="")
+        if self.live and plan.pending:
+            self.task = self.bars.add_task(plan.modality, total=plan.pending, rate="")
 
-    def _written(self, shard: ShardWritten) -> None:
-        self.done = min(self.samples, self.done + shard.samples)
-        self.failed += shard.failures
+    def _written(self, segment: SegmentWritten) -> None:
+        self.done += segment.samples
+        self.there += segment.samples if segment.there else 0
+        self.failed += segment.failures
         now = time.monotonic()
-        rate = (self.done - self.first) / max(now - self.began, 1e-9)
+        rate = (self.done - self.there) / max(now - self.began, 1e-9)
         line = f"{rate:,.0f} samples/s" + (f", {self.failed} failed" if self.failed else "")
         if self.task is not None:
             self.bars.update(self.task, completed=self.done, rate=line)
         elif now - self.last_line >= LINE_EVERY_SECONDS:
             self.last_line = now
             left = (self.samples - self.done) / rate if rate else float("inf")
-            print(f"{shard.modality}: {self.done:,} of {self.samples:,}, {line}, {left:.0f} s left", file=sys.stderr)
+            print(f"{segment.modality}: {self.done:,} of {self.samples:,}, {line}, {left:.0f} s left", file=sys.stderr)
 
     def _finished(self, store: Finished) -> None:
         if self.task is not None:
             self.bars.remove_task(self.task)
             self.task = None
         failed = f", {store.failed} failed" if store.failed else ""
-        said = "already there" if store.reused else f"done in {store.seconds:.1f} s"
+        said = f"done in {store.seconds:.1f} s" if store.encoded else "already there"
         self.console.print(f"{store.modality}: {said}{failed} -> {store.store}")
 
 
 def forecast_table(rows: Sequence[Forecast], workers: int) -> None:
     """`pgm extract --dry-run` for people, on stdout."""
     table = Table(title="Nothing is written. What extraction would take:", title_justify="left", box=box.SIMPLE)
-    for name in ("modality", "encoder", "samples", "tokens", "longest", "D", "size", "shards", "time"):
+    for name in ("modality", "encoder", "samples", "tokens", "longest", "D", "size", "segments", "time"):
         table.add_column(name, justify="left" if name in ("modality", "encoder") else "right")
     for row in rows:
-        samples = f"{row.samples:,}" + (f" ({row.unusable} unusable)" if row.unusable else "")
+        samples = f"{row.samples:,}" + (f" ({row.unusable} of {row.probed} tried unusable)" if row.unusable else "")
         took = (
             "already there" if row.state == "complete" else "unknown" if row.seconds is None else in_time(row.seconds)
         )
@@ -129,16 +132,20 @@ def forecast_table(rows: Sequence[Forecast], workers: int) -> None:
             row.modality,
             row.encoder + (" (random weights)" if row.random_weights else ""),
             samples,
-            f"{row.tokens:,}",
+            f"~{row.tokens:,}",
             str(row.longest),
             str(row.dim),
             in_bytes(row.bytes),
-            str(row.shards),
+            str(row.segments),
             took,
         )
     out = wide_console()
     out.print(table)
-    out.print(f"{workers} workers; {in_bytes(rows[0].free)} free on the disk. Times are estimated from one batch each.")
+    free = "" if rows[0].free is None else f"; {in_bytes(rows[0].free)} free on the disk"
+    out.print(
+        f"{workers} workers{free}. Tokens and sizes are estimated from {max(row.probed for row in rows)} samples a "
+        "modality, times from one batch each."
+    )
 
 
 def wide_console(stderr: bool = False) -> Console:

@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from pgm.cache import DatasetCard, FeatureWriter, Identity, Items, Layout, write_dataset, write_shard
+from pgm.cache import DatasetCard, publish, storage_at
+from random_store import random_store
 
 PGM = [sys.executable, "-c", "import sys; from pgm.cli import main; sys.argv[0] = 'pgm'; main()"]
 # What the paper's Table 1 and its encoders give: samples, modalities with tokens a sample, task.
@@ -74,7 +75,7 @@ def cold(folder: Path) -> None:
 
 
 def stand_in(root: Path, name: str) -> None:
-    """A cache of the paper's size in samples and tokens, of random numbers; shards repeat one block."""
+    """A cache of the paper's size in samples and tokens, of random numbers; segments repeat one block."""
     count, modalities, task, classes = PAPER[name]
     generator = np.random.default_rng(0)
     splits = np.where(np.arange(count) % 10 < 7, "train", np.where(np.arange(count) % 10 < 8, "val", "test"))
@@ -82,16 +83,11 @@ def stand_in(root: Path, name: str) -> None:
     ids = [f"{row:06d}" for row in range(count)]
     metrics = ("accuracy",) if classes else ("mae",)
     card = DatasetCard(name, task, tuple(map(str, range(classes))), metrics)  # type: ignore[arg-type]
-    write_dataset(root / name, card, pa.table({"id": ids, "split": splits.tolist(), "label": labels}))
-    block = generator.normal(size=(1 << 15, 768)).astype(np.float16)
+    dataset, stores = storage_at(root / name), {}
     for modality, tokens in modalities.items():
-        layout = Layout(np.full(count, tokens), 768, 1 << 15)
-        identity = Identity(modality, "stand-in", {})
-        with FeatureWriter(root / name / identity.folder, identity, layout, ids) as writer:
-            for shard in writer.pending():
-                start, stop = layout.bounds(shard)
-                write_shard(root / name / identity.folder, shard, block[: stop - start])
-            writer.finalize(Items.of(layout, ids))
+        folder, version = random_store(dataset, modality, ids, np.full(count, tokens), 768, "stand-in")
+        stores[folder] = version
+    publish(dataset, card, pa.table({"id": ids, "split": splits.tolist(), "label": labels}), stores)
 
 
 def paper(folder: Path) -> None:

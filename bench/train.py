@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import torch
-from pgm.cache import DatasetCard, FeatureWriter, Identity, Items, Layout, open_dataset, write_dataset, write_shard
+from pgm.cache import DatasetCard, open_dataset, publish, storage_at
 from pgm.trainer.batch import Inputs
 from pgm.trainer.checkpoint import Checkpoints
 from pgm.trainer.loop import Machine, Training, build_optimiser
@@ -33,6 +33,7 @@ from pgm.trainer.model import Model
 from pgm.trainer.request import Request, Resolved, resolve
 from pgm.trainer.threads import is_narrow
 from pgm.trainer.training import build_model, feed_of
+from random_store import random_store
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -68,18 +69,12 @@ def make_dataset(root: Path, samples: int, shapes: Mapping[str, tuple[int, int]]
     splits = ["train" if row % 10 else ("val" if row % 20 else "test") for row in range(samples)]
     labels = generator.integers(0, 10, samples).astype(np.int32)
     card = DatasetCard("bench", "classification", tuple("0123456789"), ("accuracy",))
-    write_dataset(root / "bench", card, pa.table({"id": ids, "split": splits, "label": labels}))
-    block = generator.normal(size=(1 << 16, max(dim for _, dim in shapes.values()))).astype(np.float16)
+    dataset, stores = storage_at(root / "bench"), {}
     for modality, (tokens, dim) in shapes.items():
         lengths = generator.integers(1, tokens + 1, samples) if ragged else np.full(samples, tokens)
-        layout = Layout(lengths, dim, 1 << 16)
-        identity = Identity(modality, "bench", {})
-        path = root / "bench" / identity.folder
-        with FeatureWriter(path, identity, layout, ids) as writer:
-            for shard in writer.pending():
-                start, stop = layout.bounds(shard)
-                write_shard(path, shard, np.roll(block, shard, axis=0)[: stop - start, :dim])
-            writer.finalize(Items.of(layout, ids))
+        folder, version = random_store(dataset, modality, ids, lengths, dim)
+        stores[folder] = version
+    publish(dataset, card, pa.table({"id": ids, "split": splits, "label": labels}), stores)
 
 
 def resolved_for(root: Path, method: str, **settings: Any) -> Resolved:

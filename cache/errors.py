@@ -8,7 +8,7 @@ PgMError                    exit code 1
 │   └── StoreIncomplete         a store whose extraction has not finished
 └── RunFailed               exit code 1: the work was started and could not be finished
     ├── CorruptStore            bytes on disk are not the bytes that were written
-    ├── StoreLocked             another live process writes this store
+    ├── RunLocked               another live process trains this run
     └── TooManyFailures         more bad items than the threshold allows
 """
 
@@ -49,8 +49,8 @@ class CorruptStore(RunFailed):
     """Bytes on disk are not the bytes that were written."""
 
 
-class StoreLocked(RunFailed):
-    """Another live process writes this store."""
+class RunLocked(RunFailed):
+    """Another live process trains this run."""
 
 
 class TooManyFailures(RunFailed):

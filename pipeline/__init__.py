@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from .datasets import ADAPTERS as ADAPTERS
     from .datasets import load_dataset as load_dataset
     from .encoders import EncoderSpec as EncoderSpec
+    from .engine.options import StoreOptions as StoreOptions
     from .extraction import ExtractOptions as ExtractOptions
     from .extraction import extract as extract
-    from .plan import StoreOptions as StoreOptions
 
 _EXPORTS = {
     "ADAPTERS": ".datasets",
     "Collection": ".collection",
     "EncoderSpec": ".encoders",
     "ExtractOptions": ".extraction",
-    "StoreOptions": ".plan",
+    "StoreOptions": ".engine.options",
     "extract": ".extraction",
     "load_dataset": ".datasets",
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from ..cache import DatasetCard
+from ..cache.dataset import DatasetCard
 from ..cache.errors import UserError
 from .media import Media
 
@@ -22,13 +22,15 @@ class Collection:
 
     `samples` holds one row a sample: `id` (unique), `split`, the label column the card names, and `group` where samples
     must not be torn apart by a split. `media[modality][i]` is sample i's source, None where the dataset has none for
-    it. `warnings` are what a user should see before the work begins; they stand in the card's notes too.
+    it. `warnings` are what a user should see before the work begins; they stand in the card's notes too. `version` is
+    the name of the dataset's version that these samples make; "" for all of them.
     """
 
     card: DatasetCard
     samples: pa.Table
     media: Mapping[str, Sequence[Media | None]]
     warnings: tuple[str, ...] = ()
+    version: str = ""
 
     def __post_init__(self) -> None:
         ids = self.samples.column("id").to_pylist()
@@ -61,7 +63,10 @@ class Collection:
         return int(self.samples.num_rows)
 
     def limited(self, limit: int, seed: int = 0) -> Collection:
-        """At most `limit` samples: every split keeps its share, drawn with a fixed seed, in the original order."""
+        """At most `limit` samples: every split keeps its share, drawn with a fixed seed, in the original order.
+
+        They are a version of their own, and never take the place of the whole dataset.
+        """
         if limit < 1:
             raise UserError(f"--limit {limit} keeps no sample; ask for at least 1.")
         if limit >= len(self):
@@ -73,7 +78,7 @@ class Collection:
             rows = np.flatnonzero(splits == split)
             share = min(len(rows), max(1, round(limit * len(rows) / len(splits)))) if len(rows) else 0
             kept.append(rng.permutation(rows)[:share])
-        return self.take(np.sort(np.concatenate(kept)))
+        return replace(self.take(np.sort(np.concatenate(kept))), version=f"limit-{limit}")
 
     def take(self, rows: np.ndarray) -> Collection:
         """The samples of these rows, in this order."""

@@ -16,11 +16,14 @@ from ..cache.errors import UserError
 if TYPE_CHECKING:
     from .collection import Collection
     from .encoders import EncoderSpec
-    from .events import Finished
+    from .engine.events import Finished
     from .extraction import ExtractOptions
 
 FeaturesOption = Annotated[
-    Path, typer.Option("--features", envvar="PGM_FEATURES", help="Where the feature stores lie.", show_default=True)
+    str,
+    typer.Option(
+        "--features", envvar="PGM_FEATURES", help="Where the feature stores lie: a folder or a URL.", show_default=True
+    ),
 ]
 RootOption = Annotated[Path | None, typer.Option(help="The folder of the dataset's raw media.")]
 WorkersOption = Annotated[
@@ -41,7 +44,9 @@ EXAMPLE = """Example:
 
     pgm extract rides.csv --series-column imu=imu_file --series-column wheel=wheel_file --label-column terrain
 
-Rerunning the same command continues where it stopped; a finished store is left alone."""
+    pgm extract digits --features s3://bucket/features
+
+Rerunning the same command continues where it stopped and encodes what is new or changed, nothing else."""
 
 
 def extract_command(
@@ -50,7 +55,7 @@ def extract_command(
         typer.Argument(help="A dataset (see `pgm datasets ls`), or a table of yours: .csv, .tsv, .jsonl, .parquet."),
     ] = None,
     root: RootOption = None,
-    features: FeaturesOption = Path("features"),
+    features: FeaturesOption = "features",
     encoders: Annotated[
         str | None,
         typer.Option(
@@ -63,7 +68,7 @@ def extract_command(
         typer.Option(help="MODALITY=ENCODER: a hub id, a local folder, or a name. Repeatable."),
     ] = None,
     modality: Annotated[list[str] | None, typer.Option(help="Only this modality. Repeatable.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many samples, every split in proportion.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many samples, as a version of its own.")] = None,
     format: Annotated[str, typer.Option(help="zarr or hdf5.")] = "zarr",
     codec: Annotated[str, typer.Option(help="none, zstd or lz4 (zarr only).")] = "none",
     store: Annotated[str, typer.Option(help="float16, float32 or int8.")] = "float16",
@@ -85,9 +90,9 @@ def extract_command(
     workers: WorkersOption = None,
     scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler: tcp://host:port.")] = None,
     scheduler_file: Annotated[str | None, typer.Option(help="The same, by its --scheduler-file.")] = None,
-    max_failures: Annotated[float, typer.Option(help="Share of bad items above which the run stops.")] = 0.01,
+    max_failures: Annotated[float, typer.Option(help="Share of bad items above which it stops.")] = 0.01,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try items that failed again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and an estimate; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate from a few samples; write nothing.")] = False,
     text_column: Annotated[str | None, typer.Option(help="Of a table: the texts.", rich_help_panel=TABLE_PANEL)] = None,
     image_column: Annotated[str | None, typer.Option(help="Paths of images.", rich_help_panel=TABLE_PANEL)] = None,
     audio_column: Annotated[str | None, typer.Option(help="Paths of sounds.", rich_help_panel=TABLE_PANEL)] = None,
@@ -117,8 +122,8 @@ def extract_command(
 ) -> None:
     """Run the frozen encoders once over DATASET and keep their tokens in the cache."""
     from ..console import ExtractionDisplay
+    from .engine.options import store_options
     from .extraction import ExtractOptions, extract
-    from .plan import store_options
 
     common = {
         "prompt": prompt,
@@ -202,26 +207,28 @@ def load_any(
     return load_dataset(dataset, root)
 
 
-def show_forecast(collection: Collection, features: Path, options: ExtractOptions, as_json: bool) -> None:
+def show_forecast(collection: Collection, features: str, options: ExtractOptions, as_json: bool) -> None:
     """Print what extraction would take. Raises UserError where the disk is too small for it."""
+    from ..cache.storage import storage_at
     from ..console import forecast_table, in_bytes
     from ..workers import default_workers
     from .dry_run import forecast
     from .encoders import specs_for
 
     workers = 1 if options.executor == "serial" else options.workers or default_workers()
+    dataset = storage_at(features).under(collection.card.name)
     specs = specs_for(collection, options.encoders, options.preset)
-    rows = forecast(collection, features, specs, options.store, workers)
+    rows = forecast(collection, dataset, specs, options.store, workers)
     if as_json:
         modalities = {row.modality: {k: v for k, v in asdict(row).items() if k != "modality"} for row in rows}
         print(json.dumps({"dataset": collection.card.name, "workers": workers, "modalities": modalities}, indent=1))
     else:
         forecast_table(rows, workers)
     if not all(row.fits for row in rows):
-        needed, free = sum(row.bytes for row in rows), rows[0].free
+        needed, free = sum(row.bytes for row in rows), rows[0].free or 0
         raise UserError(
-            f"This needs {needed:,} bytes ({in_bytes(needed)}) under {features}, and {free:,} ({in_bytes(free)}) are "
-            "free. Make room, choose another --features folder, or pool tokens with --pool tokens:16."
+            f"This needs about {needed:,} bytes ({in_bytes(needed)}) under {features}, and {free:,} ({in_bytes(free)}) "
+            "are free. Make room, choose another --features folder, or pool tokens with --pool tokens:16."
         )
 
 

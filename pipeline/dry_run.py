@@ -1,32 +1,34 @@
-"""`pgm extract --dry-run`: the plan as numbers, with a time estimate from one probed batch. Nothing is written."""
+"""`pgm extract --dry-run`: the plan as numbers, estimated from a few samples and one batch. Nothing is written."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from ..cache import open_features
-from ..cache.errors import NotFound, StoreIncomplete
+from ..cache.dataset import ids_digest
+from ..cache.errors import NotFound
+from ..cache.segment import SEGMENTS
+from ..cache.storage import Storage
+from ..cache.store import Store
 from .collection import Collection
-from .encode import Failure, decode_item
 from .encoders import EncoderSpec, FrozenEncoder, build_encoder
-from .job import one_thread
-from .media import Media
-from .plan import ModalityPlan, StoreOptions, free_bytes, make_plan
+from .engine.batches import Item, encode_equal, equal_lengths
+from .engine.options import StoreOptions
+from .engine.plan import PROBED, Estimate, decoded_few, estimate, free_bytes, sample_bytes
+from .engine.segments import segment_items
+from .engine.worker import encoder_identity, one_thread
 
 
 @dataclass(frozen=True)
 class Forecast:
     """What extracting one modality would take.
 
-    `seconds` is for `workers` workers, from one batch of average length decoded and encoded here; None where nothing
-    can be encoded. `free` is what the disk has where the store would lie, `fits` whether that is enough for all
-    modalities together. `state` is what is there already: absent, unfinished or complete.
+    tokens, bytes, segments: of all samples, estimated from `probed` of them, of which `unusable` could not be decoded;
+    longest: the most tokens of one of those. seconds: for the workers there are, from a batch decoded and encoded here;
+    None where nothing can be encoded. free: what the disk has where the store would lie, None for an object store.
+    fits: whether that is enough for all modalities together. state: what is there: absent, unfinished or complete.
     """
 
     modality: str
@@ -34,86 +36,83 @@ class Forecast:
     random_weights: bool
     store: str
     samples: int
+    probed: int
     unusable: int
     tokens: int
     longest: int
     dim: int
     bytes: int
-    shards: int
-    free: int
+    segments: int
+    free: int | None
     fits: bool
     state: str
     seconds: float | None
 
 
 def forecast(
-    collection: Collection, features: Path, specs: Mapping[str, EncoderSpec], options: StoreOptions, workers: int
+    collection: Collection, dataset: Storage, specs: Mapping[str, EncoderSpec], options: StoreOptions, workers: int
 ) -> list[Forecast]:
-    """Plan every modality and probe its encoder with one batch; the disk must hold all of them together."""
-    plans: list[tuple[ModalityPlan, float | None]] = []
-    for spec in specs.values():
-        encoder = build_encoder(spec)
-        plan = make_plan(collection, encoder, features / collection.card.name, options)
-        plans.append((plan, probe(plan, encoder)))
-    free = free_bytes(features)
-    fits = sum(plan.bytes for plan, _ in plans) <= free
-    return [_forecast(plan, rate, workers, free, fits) for plan, rate in plans]
+    """Probe every modality; the disk must hold all of them together."""
+    rows = [
+        _forecast(collection, dataset, build_encoder(spec), options, workers) for spec in specs.values()
+    ]
+    free = free_bytes(dataset)
+    fits = free is None or sum(row.bytes for row in rows) <= free
+    return [replace(row, free=free, fits=fits) for row in rows]
 
 
-def _forecast(plan: ModalityPlan, rate: float | None, workers: int, free: int, fits: bool) -> Forecast:
-    usable = int((plan.layout.lengths > 0).sum())
+def _forecast(
+    collection: Collection, dataset: Storage, encoder: FrozenEncoder, options: StoreOptions, workers: int
+) -> Forecast:
+    media = collection.media[encoder.spec.modality]
+    samples = sum(source is not None for source in media)
+    found: Estimate = estimate(media, encoder)
+    size = sample_bytes(found, encoder.dim, options)
+    segments = -(-samples // segment_items(samples, size))
+    store = dataset.under(encoder_identity(encoder, options).folder)
+    rate = probe(collection, encoder, options)
     return Forecast(
-        modality=plan.modality,
-        encoder=plan.identity.encoder,
-        random_weights=plan.random_weights,
-        store=str(plan.path),
-        samples=len(plan.media),
-        unusable=len(plan.media) - usable,
-        tokens=plan.layout.total,
-        longest=int(plan.layout.lengths.max(initial=0)),
-        dim=plan.layout.dim,
-        bytes=plan.bytes,
-        shards=plan.layout.shards,
-        free=free,
-        fits=fits,
-        state=found(plan.path),
-        seconds=None if rate is None else round(usable * rate / min(workers, max(plan.layout.shards, 1)), 1),
+        modality=encoder.spec.modality,
+        encoder=encoder.name,
+        random_weights=encoder.random_weights,
+        store=store.url,
+        samples=len(media),
+        probed=found.probed,
+        unusable=found.unusable,
+        tokens=round(found.tokens * samples),
+        longest=found.longest,
+        dim=encoder.dim,
+        bytes=round(size * samples),
+        segments=segments,
+        free=None,
+        fits=True,
+        state=state(store, collection),
+        seconds=None if rate is None else round(samples * rate / min(workers, max(segments, 1)), 1),
     )
 
 
-def found(path: Path) -> str:
-    """What lies at a store's path."""
-    try:
-        open_features(path)
-    except StoreIncomplete:
-        return "unfinished"
-    except NotFound:
-        return "absent"
-    return "complete"
+def state(store: Storage, collection: Collection) -> str:
+    """What lies at a store's place, of these samples."""
+    with suppress(NotFound):
+        latest = Store.open(store).latest(collection.version)
+        if latest is not None and latest.sample_ids == ids_digest(collection.ids):
+            return "complete"
+    return "unfinished" if store.names(SEGMENTS) else "absent"
 
 
-def probe(plan: ModalityPlan, encoder: FrozenEncoder) -> float | None:
-    """Seconds a sample, decoding and encoding, on the batch in the middle of the lengths."""
-    usable = np.flatnonzero(plan.layout.lengths)
-    ordered = usable[np.argsort(plan.layout.lengths[usable], kind="stable")]
-    half = len(ordered) // 2
-    rows = ordered[max(0, half - encoder.batch_size // 2) :][: encoder.batch_size]
-    if not encoder.mixes_lengths:
-        rows = rows[plan.layout.lengths[rows] == plan.layout.lengths[ordered[half]]] if len(rows) else rows
+def probe(collection: Collection, encoder: FrozenEncoder, options: StoreOptions) -> float | None:
+    """Seconds a sample, decoding and encoding, of samples spread over the dataset; None where none can be decoded."""
     with one_thread(encoder):
         began = time.perf_counter()
-        items = _decoded([plan.media[row] for row in rows], encoder)
+        _, decoded = decoded_few(collection.media[encoder.spec.modality], encoder, min(PROBED, encoder.batch_size))
         decoding = time.perf_counter() - began
-        if not items:
+        if not decoded:
             return None
+        lengths = encoder.lengths(decoded)
+        items = [Item(place, "", *both) for place, both in enumerate(zip(decoded, lengths, strict=True))]
         # Once to warm up: the first call pays for allocation and, on a GPU, for loading kernels.
-        encoder.encode(encoder.collate(items[:1]))
+        list(encode_equal(items[:1], encoder, options.stored))
         began = time.perf_counter()
-        encoder.encode(encoder.collate(items))
+        for batch in equal_lengths(items, encoder):
+            list(encode_equal(batch, encoder, options.stored))
         return (decoding + time.perf_counter() - began) / len(items)
-
-
-def _decoded(sources: Sequence[Media | None], encoder: FrozenEncoder) -> list[Any]:
-    """The items that decode; what does not is the run's to report, not the estimate's."""
-    items = [decode_item(encoder, source) for source in sources if source is not None]
-    return [item for item in items if not isinstance(item, Failure)]

@@ -7,19 +7,13 @@ fails too, it is the encoder that is broken, and the run stops.
 The bytes of good items do not depend on bad ones: a bad item's place in its batch is taken by a good one, so that the
 model sees the shapes it would have seen. (Not so after running out of memory; and where padding follows the longest
 text of a batch and that one cannot be read, its neighbours are padded less.)
-
-Decoding runs in threads ahead of the encoder, which does not wait; what waits for it is bounded in bytes.
 """
 
 from __future__ import annotations
 
-import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
-from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -27,20 +21,13 @@ import soundfile
 import torch
 from PIL import Image
 
-from ..cache.encoding import FLOAT16_MAX, unfit_rows
 from ..cache.errors import PgMError, RunFailed
-from ..cache.layout import Stored
+from ..cache.segment import Stored
+from ..cache.segment.encoding import FLOAT16_MAX, unfit_rows
 from .decode import DecodeError, readable
 from .encoders import FrozenEncoder
 from .encoders.base import Batch
-from .media import FileMedia, Media
-
-# One beside a CPU encoder: a second one takes the interpreter and a core from it (measured: 5.0 s against 4.4 s on mel
-# frames). A GPU leaves the cores to decoding.
-DECODE_THREADS = {"cpu": 1, "cuda": 8}
-BATCHES_AHEAD = 3
-# Decoded items that wait for the encoder, beside the batch it needs next; collated they take as much again.
-BYTES_AHEAD = 256 << 20
+from .media import FileMedia
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,41 +41,6 @@ class Failure:
 # What the encoder takes (an array, a text), or why there is none; then the item's (S, D) tokens, or why there are none.
 Decoded = Any
 Tokens = np.ndarray | Failure
-
-
-def encode_items(
-    encoder: FrozenEncoder, batches: Sequence[Sequence[tuple[int, Media]]], stored: Stored
-) -> Iterator[tuple[int, Tokens]]:
-    """Each item's row and its (S, D) float32 tokens, or its Failure, batch by batch in order.
-
-    stored: what the tokens will be kept as; values it cannot hold are a Failure.
-    Raises RunFailed where the encoder fails on an ordinary item too.
-    """
-    threads = DECODE_THREADS[encoder.device.type]
-    ahead = _Ahead(BYTES_AHEAD)
-    waiting: deque[Future[_Ready]] = deque()
-    following = iter(enumerate(batches))
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for number, batch in enumerate(batches):
-                while len(waiting) <= BATCHES_AHEAD + threads and (next_ := next(following, None)):
-                    waiting.append(pool.submit(_prepare, encoder, *next_, ahead))
-                ahead.want(number)
-                ready = waiting.popleft().result()
-                ahead.take(item for _, item in ready.items)
-                tokens = encode_batch(encoder, ready.items, stored, ready.batch)
-                yield from zip((row for row, _ in batch), tokens, strict=True)
-        finally:
-            ahead.want(len(batches))
-            pool.shutdown(cancel_futures=True)
-
-
-def decode_item(encoder: FrozenEncoder, media: Media) -> Decoded:
-    """The item as the encoder takes it, or why it cannot be had."""
-    try:
-        return encoder.decode(media)
-    except Exception as error:
-        return _failure(media.name, error)
 
 
 def encode_batch(
@@ -129,7 +81,7 @@ def _encode_or_halve(
     try:
         return list(encoder.encode(batch or _collate(encoder, items)))
     except Exception as error:
-        failure = _failure(items[0][0], error)
+        failure = failure_of(items[0][0], error)
     # Not in the clause above: until it is left, the error holds the failed batch's tensors.
     if failure.memory and encoder.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -143,7 +95,7 @@ def _collate(encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]]) -> Ba
     return encoder.collate([item for _, item in items])
 
 
-def _failure(name: str, error: Exception) -> Failure:
+def failure_of(name: str, error: Exception) -> Failure:
     """The item's failure. Raises what is no item's fault: a request that cannot be met, a run that cannot go on."""
     if isinstance(error, PgMError) and not isinstance(error, DecodeError):
         raise error
@@ -176,7 +128,7 @@ def _check_encoder(encoder: FrozenEncoder, failure: Failure) -> None:
             + (
                 "Memory ran out with a single item: free some, or choose a smaller encoder or --device cpu."
                 if failure.memory
-                else "Finished shards are kept: when the encoder or its device works, the same command continues."
+                else "Finished segments are kept: when the encoder or its device works, the same command continues."
             )
         ) from error
 
@@ -199,59 +151,3 @@ def _ordinary(medium: str | None) -> _Ordinary:
     if medium == "audio":
         soundfile.write(buffer, 0.1 * np.sin(np.arange(16_000) / 10), 16_000, format="WAV")
     return _Ordinary("an ordinary item", data=buffer.getvalue())
-
-
-@dataclass
-class _Ahead:
-    """How many bytes of decoded items wait for the encoder; decoding pauses at `limit`, but never for the batch that is
-    needed next."""
-
-    limit: int
-    held: int = 0
-    wanted: int = 0
-    changed: Condition = field(default_factory=Condition)
-
-    def wait(self, number: int) -> None:
-        """Until there is room, or batch `number` is wanted."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.held < self.limit or number <= self.wanted)
-
-    def add(self, item: Decoded) -> None:
-        with self.changed:
-            self.held += _bytes(item)
-
-    def want(self, number: int) -> None:
-        with self.changed:
-            self.wanted = number
-            self.changed.notify_all()
-
-    def take(self, items: Iterable[Decoded]) -> None:
-        with self.changed:
-            self.held -= sum(map(_bytes, items))
-            self.changed.notify_all()
-
-
-def _bytes(item: Decoded) -> int:
-    return int(getattr(item, "nbytes", 0)) or sys.getsizeof(item)
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A batch as it leaves the decoding threads: names and decoded items, and those collated if they can be."""
-
-    items: list[tuple[str, Decoded]]
-    batch: Batch | None
-
-
-def _prepare(encoder: FrozenEncoder, number: int, sources: Sequence[tuple[int, Media]], ahead: _Ahead) -> _Ready:
-    items: list[tuple[str, Decoded]] = []
-    for _, media in sources:
-        ahead.wait(number)
-        items.append((media.name, decode_item(encoder, media)))
-        ahead.add(items[-1][1])
-    try:
-        filled = with_stand_ins(items)
-        return _Ready(items, _collate(encoder, filled) if filled else None)
-    except Exception:
-        # `encode_batch` collates again and finds which item it is.
-        return _Ready(items, None)

@@ -1,29 +1,33 @@
-"""Stage 1 from end to end: samples -> plan -> execute -> finalize, one modality after another.
+"""Stage 1 from end to end: samples -> plan -> segments -> a version of every store, then of the dataset.
 
-Rerunning continues: a complete store is recognised by its identity and left alone, an unfinished one has its missing
-shards written. Nothing that is on disk is lost by a failure.
+Rerunning continues: what is there is found by its sources and checked, what is missing is made. Segments are written by
+the workers and never rewritten; the dataset's version comes last, so that whatever happens before leaves it as it was.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from ..cache import FeatureWriter, list_datasets, open_dataset, write_dataset
-from ..cache.errors import TooManyFailures, UserError
+from ..cache.dataset import Place, list_datasets, open_dataset, publish
+from ..cache.errors import RunFailed, TooManyFailures, UserError
+from ..cache.segment import SEGMENTS, Segment, read_segment
+from ..cache.storage import LocalStorage, Storage, absolute_url, storage_at
 from .collection import Collection
 from .datasets import adapters, load_dataset
-from .encoders import EncoderSpec, FrozenEncoder, build_encoder, resolve_spec, specs_for
-from .events import Finished, Listener, Note, Planned, ShardWritten, ignore
-from .execute import Executor, make_executor
-from .job import EncodeJob
-from .plan import ModalityPlan, StoreOptions, free_bytes, make_plan
-from .standing import Reuse, find_reuse, replacement, standing, swap
+from .encoders import EncoderSpec, build_encoder, resolve_spec, specs_for
+from .engine.commit import Commit
+from .engine.events import Finished, Listener, Note, Planned, SegmentWritten, ignore
+from .engine.execute import Executor, make_executor
+from .engine.held import Rows
+from .engine.options import StoreOptions
+from .engine.plan import Plan, free_bytes, make_plan
+from .engine.segments import next_attempt
+from .engine.worker import Made, Task
 
 MAX_FAILURES = 0.01
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,16 @@ class ExtractOptions:
 
 
 def extract(
-    collection: Collection, features: Path, options: ExtractOptions = ExtractOptions(), listen: Listener = ignore
+    collection: Collection,
+    features: Place,
+    options: ExtractOptions = ExtractOptions(),
+    listen: Listener = ignore,
 ) -> list[Finished]:
-    """Encode every modality of `collection` into stores under `features`/<dataset name>.
+    """Encode every modality of `collection` into stores under `features`/<dataset name>, and commit a version of it.
 
-    Returns what each modality's store holds. Raises UserError for a request that cannot be met (an unknown encoder, a
-    store that holds something else), TooManyFailures when more than `max_failures` of a modality's samples are bad.
+    features: a folder or a URL. Returns what each modality's store holds. Raises UserError for a request that cannot be
+    met (an unknown encoder, a store that holds something else), TooManyFailures when more than `max_failures` of a
+    modality's samples are bad.
     """
     unknown = set(options.encoders) - set(collection.media)
     if unknown:
@@ -58,32 +66,33 @@ def extract(
         )
     specs = specs_for(collection, options.encoders, options.preset)
     # Absolute: workers of a scheduler elsewhere have another working directory.
-    dataset = features.absolute() / collection.card.name
-    write_dataset(dataset, collection.card, collection.samples, collection.present)
+    dataset = storage_at(absolute_url(features)).under(collection.card.name)
     executor = make_executor(options.executor, options.workers, options.scheduler, options.scheduler_file)
     run = _Run(options, dataset, executor, listen)
     for line in collection.told:
         listen(Note(line))
     try:
-        return [_extract_modality(collection, spec, run) for spec in specs.values()]
+        finished = [_extract_modality(collection, spec, run) for spec in specs.values()]
     finally:
         run.executor.close()
+    stores = {storage_at(event.store).name: event.version for event in finished}
+    publish(dataset, collection.card, collection.samples, stores, collection.present, collection.version)
+    if collection.version:
+        run.listen(Note(f"This is version {collection.version!r} of {collection.card.name}; it replaces no full one."))
+    return finished
 
 
-def missing_modalities(features: Path, dataset: str) -> list[str]:
-    """The modalities of a known dataset with no finished store under `features`; none for a dataset of one's own."""
+def missing_modalities(features: Place, dataset: str) -> list[str]:
+    """The modalities of a known dataset with no features under `features`; none for a dataset of one's own."""
     adapter = adapters().get(dataset)
     if adapter is None:
         return []
-    finished: set[str] = set()
-    if dataset in list_datasets(features):
-        cached = open_dataset(features, dataset)
-        finished = {info.identity.modality for info in cached.stores if info.complete and cached.is_current(info)}
-    return [modality for modality in adapter.modalities if modality not in finished]
+    there = open_dataset(features, dataset).modalities if dataset in list_datasets(features) else []
+    return [modality for modality in adapter.modalities if modality not in there]
 
 
-def extract_missing(features: Path, dataset: str | None, listen: Listener = ignore) -> None:
-    """What `pgm train` does first without --cached: encode, with default options, what has no finished store.
+def extract_missing(features: Place, dataset: str | None, listen: Listener = ignore) -> None:
+    """What `pgm train` does first without --cached: encode, with default options, what has no features.
 
     Raises NotFound where its raw media are not where they are looked for, saying how to name another place.
     """
@@ -96,7 +105,7 @@ def extract_missing(features: Path, dataset: str | None, listen: Listener = igno
     missing = missing_modalities(features, dataset)
     if not missing:
         return
-    listen(Note(f"{dataset} has no {' and no '.join(missing)} features under {features} yet"))
+    listen(Note(f"{dataset} has no {' and no '.join(missing)} features under {storage_at(features).url} yet"))
     extract(load_dataset(dataset).only(missing), features, listen=listen)
 
 
@@ -105,7 +114,7 @@ class _Run:
     """What all modalities of one extraction share."""
 
     options: ExtractOptions
-    dataset: Path
+    dataset: Storage
     executor: Executor
     listen: Listener
 
@@ -114,109 +123,137 @@ def _extract_modality(collection: Collection, spec: EncoderSpec, run: _Run) -> F
     began = time.perf_counter()
     if spec.compute == "auto":
         spec = resolve_spec(spec, run.executor.device_kind(spec.device))
-    encoder = build_encoder(spec)
-    plan = make_plan(collection, encoder, run.dataset, run.options.store)
-    there = standing(plan, run.options.retry_failed)
-    if there.store is not None and there.state != "outdated":
-        # Asked for in another format or with another codec, a finished store of the same numbers is still the answer.
-        plan = replace(plan, layout=there.store.layout)
-    match there.state:
-        case "complete":
-            assert there.store is not None
-            _announce(plan, plan.layout.shards, 0, run.listen)
-            failed = there.store.info.counts["failed"]
-        case "damaged":
-            names = ", ".join(map(str, there.shards))
-            run.listen(Note(f"{plan.modality}: shard {names} is not what was written; encoding it again"))
-            failed = _fill(plan, encoder, run, damaged=there.shards)
-        case "outdated":
-            failed = _renew(plan, encoder, run, there.rows)
-        case "new":
-            _check_disk(plan)
-            failed = _fill(plan, encoder, run, reuse=find_reuse(plan, run.dataset))
+    options, media = run.options, collection.media[spec.modality]
+    plan = make_plan(
+        collection.ids, media, build_encoder(spec), run.dataset, options.store, options.retry_failed, collection.version
+    )
+    commit = Commit(plan.store, plan.ids, plan.missing, plan.found, plan.name)
+    _announce(plan, run.listen)
+    _check_failures(plan, commit, options)
+    _check_disk(plan)
+    for written, rows, segment in _segments(plan, run):
+        commit.place(rows, segment)
+        run.listen(written)
+        _check_failures(plan, commit, options)
+    version, new = commit.publish()
     event = Finished(
         modality=plan.modality,
-        store=str(plan.path),
-        samples=len(plan.media),
-        tokens=plan.layout.total,
-        bytes=plan.bytes,
-        failed=failed,
-        missing=sum(source is None for source in plan.media),
+        store=plan.store.storage.url,
+        version=version.number,
+        samples=version.samples,
+        tokens=version.tokens,
+        failed=version.counts["failed"],
+        missing=version.counts["missing"],
+        encoded=len(plan.pending),
+        bytes=commit.bytes,
         seconds=round(time.perf_counter() - began, 3),
-        reused=there.state == "complete",
+        reused=not new,
     )
     run.listen(event)
     return event
 
 
-def _renew(plan: ModalityPlan, encoder: FrozenEncoder, run: _Run, rows: Sequence[int]) -> int:
-    """Make the store anew with `rows` encoded again and all others taken over, then let the two change places."""
-    run.listen(Note(f"{plan.modality}: {len(rows)} changed or failed items are encoded again, the others kept"))
-    beside = replacement(plan)
-    _check_disk(beside)
-    # Begun anew each time: what an earlier attempt left may be of other lengths, and most of this is copying.
-    shutil.rmtree(beside.path, ignore_errors=True)
-    beside.path.parent.mkdir(exist_ok=True)
-    failed = _fill(beside, encoder, run, reuse=find_reuse(plan, run.dataset, rows))
-    swap(beside.path, plan.path)
-    return failed
+def _segments(plan: Plan, run: _Run) -> Iterator[tuple[SegmentWritten, Rows, Segment]]:
+    """Every segment of the plan with its rows: first those an earlier run left, then new ones as they are made."""
+    written = plan.store.segments() if len(plan.pending) else {}
+    attempts: dict[int, int] = {}
+    there: set[int] = set()
+    samples = 0
+    for rows, task in plan.tasks() if written else ():
+        attempts[task.number], name = next_attempt(plan.store, task.ids, task.sources, written, plan.retry)
+        if name is not None:
+            segment = read_segment(plan.store.storage, name)
+            yield written_event(plan.modality, segment, 0.0, there=True), rows, segment
+            there.add(task.number)
+            samples += len(rows)
+    if samples == len(plan.pending):
+        return
+    rows_of: dict[int, Rows] = {}
+
+    def to_make() -> Iterator[Task]:
+        for rows, task in plan.tasks():
+            if task.number not in there:
+                rows_of[task.number] = rows
+                yield replace(task, attempt=attempts.get(task.number, 0))
+
+    for made in run.executor.run(plan.job, to_make(), plan.encoder, run.listen):
+        _check_arrived(plan, made)
+        event = written_event(plan.modality, made.segment, made.seconds, there=False)
+        yield event, rows_of.pop(made.number), made.segment
 
 
-def _fill(
-    plan: ModalityPlan,
-    encoder: FrozenEncoder,
-    run: _Run,
-    reuse: Reuse | None = None,
-    damaged: Sequence[int] = (),
-) -> int:
-    """Write the missing shards and complete the store; returns how many samples failed."""
-    with FeatureWriter(plan.path, plan.identity, plan.layout, plan.ids, reopen=bool(damaged)) as writer:
-        if damaged:
-            writer.reset(damaged)
-        pending = writer.pending()
-        _announce(plan, plan.layout.shards - len(pending), reuse.count if reuse else 0, run.listen)
-        failures = len(plan.problems)
-        _check_failures(plan, failures, run.options)
-        for result in run.executor.run(EncodeJob.of(plan, reuse), pending, encoder, run.listen) if pending else ():
-            failures += result.failures
-            run.listen(ShardWritten(plan.modality, result.shard, result.samples, result.failures, result.seconds))
-            _check_failures(plan, failures, run.options)
-        items = plan.items(writer.failures())
-        writer.finalize(items)
-        return items.counts()["failed"]
+def written_event(modality: str, segment: Segment, seconds: float, there: bool) -> SegmentWritten:
+    """What listeners are told of a segment."""
+    return SegmentWritten(
+        modality=modality,
+        segment=segment.name,
+        samples=len(segment.items),
+        tokens=int(segment.lengths.sum()),
+        failures=sum(map(bool, segment.items.errors)),
+        bytes=segment.bytes,
+        seconds=seconds,
+        there=there,
+    )
 
 
-def _check_failures(plan: ModalityPlan, failures: int, options: ExtractOptions) -> None:
-    if failures > options.max_failures * len(plan.media):
-        shown = "".join(f"\n  {plan.media[row]}: {why}" for row, why in list(plan.problems.items())[:5])
-        raise TooManyFailures(
-            f"{failures} of {len(plan.media)} {plan.modality} items are bad, more than "
-            f"--max-failures {options.max_failures:g} allows. Finished shards are kept: mend the files, or raise the "
-            f"limit, and run the same command again.{shown}"
+def _check_arrived(plan: Plan, made: Made) -> None:
+    """Raises RunFailed where a worker wrote to a folder that is not this machine's."""
+    storage = plan.store.storage
+    if isinstance(storage, LocalStorage) and not (storage.path / SEGMENTS / made.segment.name).exists():
+        raise RunFailed(
+            f"A worker wrote {made.segment.name} below {storage.url}, and it is not there on this machine: the workers "
+            "have another disk. Give --features a folder that all machines share, or a URL (s3://bucket/prefix)."
         )
 
 
-def _check_disk(plan: ModalityPlan) -> None:
-    free = free_bytes(plan.path)
-    if plan.bytes > free:
+def _check_failures(plan: Plan, commit: Commit, options: ExtractOptions) -> None:
+    """All of the store's failures count, those of earlier runs too."""
+    failed = commit.failed
+    if failed > options.max_failures * len(plan.media):
+        some = sorted(commit.reasons.items())[:SHOWN]
+        shown = "".join(f"\n  {why}" for _, why in some)
+        more = f"\n  and {failed - len(some)} more" if failed > len(some) else ""
+        raise TooManyFailures(
+            f"{failed} of {len(plan.media)} {plan.modality} items are bad, more than "
+            f"--max-failures {options.max_failures:g} allows. Finished segments are kept: mend the files, or raise the "
+            f"limit, and run the same command again.{shown}{more}"
+        )
+
+
+def _check_disk(plan: Plan) -> None:
+    free = free_bytes(plan.store.storage) if len(plan.pending) else None
+    if free is not None and (needed := plan.pending_bytes) > free:
         raise UserError(
-            f"{plan.modality} needs {plan.bytes:,} bytes under {plan.path.parent}, and {free:,} are free. "
+            f"{plan.modality} needs about {needed:,} bytes under {run_folder(plan)}, and {free:,} are free. "
             "Make room, choose another --features folder, or pool tokens with --pool tokens:16."
         )
 
 
-def _announce(plan: ModalityPlan, shards_done: int, reused: int, listen: Listener) -> None:
+def run_folder(plan: Plan) -> str:
+    """The dataset's folder."""
+    return plan.store.storage.url.rsplit("/", 1)[0]
+
+
+def _announce(plan: Plan, listen: Listener) -> None:
+    if plan.found.damaged:
+        listen(
+            Note(
+                f"{plan.modality}: {plan.found.damaged:,} samples in {plan.store.storage.url} are not as they were "
+                "written; they are encoded again"
+            )
+        )
+    pending = len(plan.pending)
     listen(
         Planned(
             modality=plan.modality,
             encoder=plan.identity.encoder,
-            random_weights=plan.random_weights,
+            random_weights=plan.encoder.random_weights,
             samples=len(plan.media),
-            tokens=plan.layout.total,
-            dim=plan.layout.dim,
-            bytes=plan.bytes,
-            shards=plan.layout.shards,
-            shards_done=shards_done,
-            reused=reused,
+            held=len(plan.media) - len(plan.missing) - pending,
+            pending=pending,
+            tokens=round(plan.estimate.tokens * pending) if pending else 0,
+            dim=plan.store.dim,
+            bytes=plan.pending_bytes,
+            segments=-(-pending // plan.segment_items) if pending else 0,
         )
     )

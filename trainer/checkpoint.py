@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cache.durable import write_atomically
 from ..cache.errors import RunFailed
+from .files import write_atomically
 
 NAME = "checkpoint.pt"
 Weights = dict[str, Tensor]

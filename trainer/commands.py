@@ -13,7 +13,11 @@ import typer
 from ..cache.errors import UserError
 
 FeaturesOption = Annotated[
-    Path, typer.Option("--features", envvar="PGM_FEATURES", help="Where the feature stores lie.", show_default=True)
+    str,
+    typer.Option("--features", envvar="PGM_FEATURES", help="Where the features lie: a folder or s3://bucket/prefix."),
+]
+VersionOption = Annotated[
+    str | None, typer.Option("--version", help="Of the dataset, by number or name (pgm cache log); default the latest.")
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", envvar="PGM_RUNS", help="Where runs are kept.", show_default=True)]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; progress stays on stderr.")]
@@ -38,7 +42,7 @@ TRAIN_EXAMPLE = """Example:
 
 The same command again answers from the finished run; after Ctrl-C or a crash it continues exactly."""
 
-ExtractMissing = Callable[[Path, str | None], None]
+ExtractMissing = Callable[[str, str | None], None]
 
 
 def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
@@ -49,7 +53,7 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
             bool, typer.Option("--cached", help="Use the cache as it is: no encoder, no raw media.")
         ] = False,
         dataset: DatasetOption = None,
-        features: FeaturesOption = Path("features"),
+        features: FeaturesOption = "features",
         runs: RunsOption = Path("runs"),
         method: Annotated[
             str,
@@ -77,6 +81,7 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
         split: SplitOption = None,
         sequence: SequenceOption = "sample",
         context: ContextOption = None,
+        version: VersionOption = None,
         feed: FeedOption = "auto",
         precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
         device: DeviceOption = "auto",
@@ -106,6 +111,7 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
             device=device,
             split=split,
             context=context_of(sequence, context),
+            version=version,
             compile=compile,
         )
         train_and_tell(request, seeds, feed, force, tensorboard, as_json)
@@ -228,7 +234,7 @@ EVALUATE_EXAMPLE = "Example:  pgm evaluate d2fba5 --split val"
 def evaluate_command(
     run: Annotated[str, typer.Argument(help="A finished run's id or its beginning.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    features: Annotated[Path | None, typer.Option(help="Where its features lie now, if they were moved.")] = None,
+    features: Annotated[str | None, typer.Option(help="Where its features lie now, if they were moved.")] = None,
     runs: RunsOption = Path("runs"),
     feed: FeedOption = "auto",
     device: DeviceOption = "auto",
@@ -255,7 +261,7 @@ PREDICT_EXAMPLE = "Example:  pgm predict d2fba5 --features features --dataset di
 
 def predict_command(
     run: Annotated[str, typer.Argument(help="A finished run's id or its beginning.")],
-    features: FeaturesOption = Path("features"),
+    features: FeaturesOption = "features",
     dataset: DatasetOption = None,
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path("predictions.parquet"),
     store: Annotated[list[str] | None, typer.Option(help="MODALITY=DIGEST among several stores.")] = None,

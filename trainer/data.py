@@ -2,8 +2,9 @@
 
 Where the dataset has no validation split, one is carved from train: whole groups (a video, a dialogue) where the
 dataset has groups, stratified by class otherwise; always by the same seed, so that every run selects on the same
-samples. A named split takes the place of the dataset's own. The digest is content: sample ids, splits as they are used,
-labels, groups, store identities, and which samples have which modality.
+samples. A named split takes the place of the dataset's own. The digest is content: of every sample that is used, in
+which split, its id, its target and the checksum of each of its features. It costs no reading: the checksums stand in
+the version's index.
 """
 
 from __future__ import annotations
@@ -12,16 +13,25 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..cache import CachedDataset, DatasetCard, Features, Mask, NamedSplit, list_datasets, open_dataset, open_split
+from ..cache import (
+    CachedDataset,
+    DatasetCard,
+    Features,
+    Mask,
+    NamedSplit,
+    Place,
+    Storage,
+    list_datasets,
+    open_split,
+)
+from ..cache.dataset.sources import rows_of, shared_sources
 from ..cache.errors import NotFound, UserError
-from ..cache.sources import rows_of, shared_sources
 from .feed import present_lengths
 from .groups import Groups, groups_of
 from .order import Rows
@@ -33,17 +43,20 @@ from .tasks import Task, task_for
 from .tasks.choice import targets_for
 
 # Fields of a store's identity that belong to the samples and not to the encoder.
-OF_THE_SAMPLES = ("dataset", "sample_ids", "samples")
+OF_THE_SAMPLES = ("dataset",)
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """targets (N,) for all samples of the dataset; splits: name -> rows of samples.parquet; features by modality.
 
-    samples: samples.parquet as used. said: what opening the data brought up.
+    samples: samples.parquet as used. said: what opening the data brought up. storage, version: the dataset's place, and
+    which of its versions was opened.
     """
 
     name: str
+    storage: Storage
+    version: int
     card: DatasetCard
     ids: list[str]
     task: Task
@@ -62,7 +75,7 @@ class TrainingData:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the numbers must know. Sources are compared on first use: a finished run never asks."""
-        shared = (str(shared_sources(store.path, name, self.splits)) for name, store in self.features.items())
+        shared = (str(shared_sources(store, self.splits)) for store in self.features.values())
         return tuple(dict.fromkeys((*self.said, *filter(None, shared), *self.card.notes)))
 
     @cached_property
@@ -80,7 +93,7 @@ class TrainingData:
         return {name: store.identity.digest for name, store in self.features.items()}
 
 
-def only_dataset(root: Path) -> str:
+def only_dataset(root: Place) -> str:
     """The one dataset under `root`. Raises NotFound where there is none, UserError where there are several."""
     names = list_datasets(root)
     if len(names) == 1:
@@ -95,9 +108,9 @@ def only_dataset(root: Path) -> str:
 
 def modalities_in(dataset: CachedDataset, wanted: Sequence[str] | None) -> tuple[str, ...]:
     """The dataset's modalities, or the wanted ones of them. Raises NotFound for one that is not cached."""
-    cached = tuple(sorted({info.identity.modality for info in dataset.stores if info.complete}))
+    cached = tuple(dataset.modalities)
     if not cached:
-        raise NotFound(f"{dataset.path} holds no finished feature store. Finish it with: pgm extract {dataset.name}")
+        raise NotFound(f"{dataset.storage.url} holds no features yet. Make them with: pgm extract {dataset.name}")
     for name in wanted or ():
         if name not in cached:
             near = nearest(name, list(cached))
@@ -108,8 +121,7 @@ def modalities_in(dataset: CachedDataset, wanted: Sequence[str] | None) -> tuple
 
 
 def load_data(
-    root: Path,
-    name: str,
+    dataset: CachedDataset,
     modalities: Sequence[str],
     stores: Mapping[str, str],
     protocol: Protocol,
@@ -120,7 +132,6 @@ def load_data(
     stores: modality -> digest, where several stores of a modality are cached. split: a named split, by default the
     dataset's own. Raises NotFound for what is not there, UserError for what cannot be trained on.
     """
-    dataset = open_dataset(root, name)
     features = {m: dataset.features(m, stores.get(m)) for m in modalities}
     card, (samples, named) = dataset.card, with_split(dataset, split)
     labels = labels_of(samples, card)
@@ -129,15 +140,17 @@ def load_data(
     splits, notes = splits_of(samples, card, targets, protocol)
     splits, dropped = with_features(splits, features)
     return TrainingData(
-        name=name,
+        name=dataset.name,
+        storage=dataset.storage,
+        version=dataset.version.number,
         card=card,
         ids=samples["id"].to_pylist(),
         task=task,
         targets=targets,
         splits=splits,
         features=features,
-        digest=content_digest(samples, card, features),
-        said=(*named, *notes, *dropped, *random_encoders(features)),
+        digest=content_digest(samples, card, targets, splits, features),
+        said=(*limited(dataset), *named, *notes, *dropped, *random_encoders(features)),
         samples=samples,
     )
 
@@ -149,6 +162,12 @@ def with_split(dataset: CachedDataset, name: str | None) -> tuple[pa.Table, tupl
     made, column = open_split(dataset, name)
     samples = dataset.samples
     return samples.set_column(samples.column_names.index("split"), "split", column), (told_split(made, dataset.name),)
+
+
+def limited(dataset: CachedDataset) -> tuple[str, ...]:
+    """A note where the version has a name: it holds a part of the samples."""
+    name = dataset.version.name
+    return (f"Version {name!r} of {dataset.name}: not all of its samples.",) if name else ()
 
 
 def told_split(made: NamedSplit, dataset: str) -> str:
@@ -268,18 +287,27 @@ def random_encoders(features: Mapping[str, Features]) -> tuple[str, ...]:
     return (f"Random weights, not pretrained: the encoders of {', '.join(names)}.",) if names else ()
 
 
-def content_digest(samples: pa.Table, card: DatasetCard, features: Mapping[str, Features]) -> str:
+def content_digest(
+    samples: pa.Table,
+    card: DatasetCard,
+    targets: NDArray[Any],
+    splits: Mapping[str, Rows],
+    features: Mapping[str, Features],
+) -> str:
     """32 hex digits of all that the data contributes to a run's numbers."""
-    hasher = hashlib.blake2b(digest_size=16)
-    columns = ["id", "split", card.label_column] + [c for c in ("group",) if c in samples.column_names]
-    for column in columns:
-        hasher.update(column.encode())
-        values = samples[column].to_pylist()
-        hasher.update("\0".join(map(repr, values)).encode())
-    hasher.update(repr((card.task, card.classes)).encode())
-    for name, store in sorted(features.items()):
-        hasher.update(f"{name} {store.identity.digest}".encode())
-        hasher.update(present_lengths(store).tobytes())
+    hasher = hashlib.blake2b(repr((card.task, card.classes)).encode(), digest_size=16)
+    groups = ["group"] if "group" in samples.column_names else []
+    for split, rows in sorted(splits.items()):
+        used = samples.select(["id", *groups]).take(pa.array(rows))
+        for column in used.column_names:
+            # The lengths too: otherwise ("ab", "c") and ("a", "bc") would be one list.
+            values = [str(value) for value in used[column].to_pylist()]
+            hasher.update(f"{split} {column} {list(map(len, values))}".encode())
+            hasher.update("".join(values).encode(errors="surrogatepass"))
+        hasher.update(np.ascontiguousarray(targets[rows]).tobytes())
+        for name, store in sorted(features.items()):
+            hasher.update(f"{name} {store.dim} {store.dtype}".encode())
+            hasher.update(store.checksums[rows].tobytes() + present_lengths(store)[rows].tobytes())
     return hasher.hexdigest()
 
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from ..cache import CachedDataset, DatasetCard, Features, open_dataset, split_names
+from ..cache import CachedDataset, DatasetCard, Features, Place, open_dataset, split_names
 from ..cache.errors import IdentityMismatch, NotFound, UserError
-from ..cache.identity import field_differences
+from ..cache.store.identity import field_differences
 from .data import TrainingData, encoder_of, grouping, load_data, only_dataset, told_split_as
 from .evaluation import collect, evaluate
 from .feed import Feed, open_feed
@@ -71,7 +71,7 @@ def load(run: Run, device: str, task: Task) -> Loaded:
     return Loaded(model.to(where), machine, protocol, widths, chosen.whole_groups, context)
 
 
-def evaluate_run(run: Run, split: str, features: Path | None, feed: str, device: str) -> dict[str, Any]:
+def evaluate_run(run: Run, split: str, features: Place | None, feed: str, device: str) -> dict[str, Any]:
     """The metrics of a split, from the saved weights, on the data the run was trained with.
 
     features: where they lie now. Raises NotFound for an unknown or empty split, IdentityMismatch for changed data.
@@ -100,23 +100,24 @@ def evaluate_run(run: Run, split: str, features: Path | None, feed: str, device:
     }
 
 
-def data_of(run: Run, features: Path | None) -> TrainingData:
-    """The data a run was trained on, opened again, with the split it was trained on.
+def data_of(run: Run, features: Place | None) -> TrainingData:
+    """The data a run was trained on, opened again: the dataset's version and the split it was trained on.
 
-    Raises NotFound where a named split is gone.
+    Raises NotFound where either is gone.
     """
     config, environment = run.config, run.environment
-    root = features or Path(environment["features"])
+    root = features or environment["features"]
     folder, split = environment["dataset_folder"], config.get("split")
-    dataset = open_dataset(root, folder)
+    dataset = open_dataset(root, folder, environment["dataset_version"])
     if split is not None and split not in (known := split_names(dataset)):
         having = f"There are: {', '.join(known)}." if known else "There is none."
         drawn = next((n for n in environment.get("notes", ()) if n.startswith(told_split_as(split))), "")
         raise NotFound(
-            f"Run {run.id} was trained on the split {split!r} of {folder}, and {dataset.path} has no such split now. "
+            f"Run {run.id} was trained on the split {split!r} of {folder}, which {dataset.storage.url} no longer has. "
             f"{having} {drawn or f'Draw it again: pgm cache split {folder} --name {split}'}"
         )
-    return load_data(root, folder, list(config["stores"]), config["stores"], Protocol(**config["protocol"]), split)
+    protocol = Protocol(**config["protocol"])
+    return load_data(dataset, list(config["stores"]), config["stores"], protocol, split)
 
 
 def shown_to(run: Run, data: TrainingData) -> Mapping[str, Features]:
@@ -138,7 +139,7 @@ def shown_to(run: Run, data: TrainingData) -> Mapping[str, Features]:
 
 def predict(
     run: Run,
-    features: Path,
+    features: Place,
     dataset: str | None,
     out: Path,
     stores: Mapping[str, str],
@@ -182,7 +183,7 @@ def evaluated_together(run: Run, cached: CachedDataset, opened: Mapping[str, Fea
         return [every]
     protocol = Protocol(**config["protocol"])
     try:
-        data = load_data(cached.path.parent, cached.path.name, list(opened), digests, protocol, split)
+        data = load_data(cached, list(opened), digests, protocol, split)
     except UserError:
         # What cannot be trained on, for want of labels say, is not what the run was trained on.
         return [every]
@@ -207,6 +208,6 @@ def check_encoders(run: Run, opened: Mapping[str, Features]) -> None:
         differences = field_differences(encoder_of(store), known)
         if differences:
             raise IdentityMismatch(
-                f"{store.path} holds other {modality} features than run {run.id} was trained on:\n  "
+                f"{store.url} holds other {modality} features than run {run.id} was trained on:\n  "
                 + "\n  ".join(differences)
             )

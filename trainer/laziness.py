@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..cache.durable import read_sealed_json, write_sealed_json
 from ..cache.errors import CorruptStore, UserError
+from .files import read_sealed_json, write_sealed_json
 from .runs import Run
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..cache.durable import read_json
-from ..cache.identity import flatten
+from ..cache.store.identity import flatten
 from .display import cell, numbers, results_table
+from .files import read_json
 from .runs import ENVIRONMENT, Run, difference, list_runs
 
 WIDE = 160

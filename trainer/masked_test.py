@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cache.durable import read_sealed_json, write_sealed_json
 from ..cache.errors import CorruptStore
-from ..cache.lock import StoreLock
 from .data import TrainingData
 from .evaluation import evaluate
+from .files import read_sealed_json, write_sealed_json
 from .inference import load
+from .lock import RunLock
 from .missing import Missing, described, mask_of, without
 from .predictions import predictions_table, write_predictions
 from .request import Resolved
@@ -66,7 +66,7 @@ class MaskedTests:
     def make(self, resolved: Resolved) -> None:
         """Evaluate the finished run under those it was not evaluated under."""
         run = resolved.run
-        lock = StoreLock(run.path)
+        lock = RunLock(run.path)
         lock.acquire()
         try:
             for mask in self.masks:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..cache import Features, Fill, Mask, make_mask, masked
-from ..cache.masks import Bools
+from ..cache.dataset.masks import Bools
 from .feed import present_lengths
 from .switches import Count, Share, Switches
 
@@ -50,9 +50,8 @@ def mask_of(data: TrainingData, missing: Missing) -> Mask:
     """The mask for this data: drawn once, then read; it is the same for every method and seed of a run."""
     known = data.masks.get((missing.rate, missing.seed))
     if known is None:
-        folder = next(iter(data.features.values())).path.parent
         present = {name: present_lengths(store) > 0 for name, store in data.features.items()}
-        known = make_mask(folder, data.ids, present, data.splits, missing.rate, missing.seed)
+        known = make_mask(data.storage, data.ids, present, data.splits, missing.rate, missing.seed)
         data.masks[missing.rate, missing.seed] = known
     return known
 

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from ..cache.durable import read_json, settle, write_json
+from ..cache.storage import absolute_url
+from ..cache.storage.local import settle
 from .feed import Feed
+from .files import read_json, write_json
 from .floors import floors
 from .model import Model
 from .request import Resolved
@@ -40,8 +42,9 @@ def environment(resolved: Resolved, feeds: Mapping[str, Feed]) -> dict[str, Any]
     """environment.json: where the run was made; nothing here enters its hash."""
     device = resolved.device
     return {
-        "features": str(resolved.request.features.resolve()),
+        "features": absolute_url(resolved.request.features),
         "dataset_folder": resolved.folder,
+        "dataset_version": resolved.data.version,
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else platform.processor() or platform.machine(),

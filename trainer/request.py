@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from ..cache import Features, open_dataset
+from ..cache import Features, Place, open_dataset
 from ..cache.errors import UserError
 from .data import TrainingData, encoder_of, grouping, load_data, modalities_in, only_dataset
 from .groups import Groups
@@ -35,11 +35,11 @@ class Request:
     """One run: where the features and runs are, and every switch. `settings` go to the protocol and to the method.
 
     split: a named split of the dataset (`pgm cache split`), None for its own. missing: modalities to take away from
-    training and validation samples, None for none. compile: torch.compile the model. context:
-    what samples are shown of their groups, None for nothing.
+    training and validation samples, None for none. version: of the dataset, by number or name, None for the latest.
+    compile: torch.compile the model. context: what samples are shown of their groups, None for nothing.
     """
 
-    features: Path
+    features: Place
     runs: Path
     dataset: str | None = None
     method: str = DEFAULT_METHOD
@@ -51,6 +51,7 @@ class Request:
     device: str = "auto"
     split: str | None = None
     missing: Missing | None = None
+    version: int | str | None = None
     compile: bool = False
     context: Context | None = None
 
@@ -164,12 +165,12 @@ def resolve(request: Request) -> Resolved:
     """Open the data and fix every switch. Raises UserError or NotFound for what cannot be met."""
     request = dataclasses.replace(request, seed=checked("seed", request.seed, int))
     folder = request.dataset or only_dataset(request.features)
-    dataset = open_dataset(request.features, folder)
+    dataset = open_dataset(request.features, folder, request.version)
     device = device_for(request.device)
     protocol, rest = changed(Protocol.preset(request.preset), request.settings)
     protocol = dataclasses.replace(protocol, precision=precision_for(protocol.precision, device))
     names = modalities_of(request.method, modalities_in(dataset, request.modalities))
-    data = load_data(request.features, folder, names, request.stores, protocol, request.split)
+    data = load_data(dataset, names, request.stores, protocol, request.split)
     method, unknown = choose(request.method, request.preset, shape_of(data, request.context), rest)
     if isinstance(data.task, Retrieval) and request.context is not None:
         raise UserError(f"{data.card.name!r} is a retrieval dataset: an item is looked up without its neighbours.")
@@ -213,9 +214,9 @@ def precision_for(name: str, device: torch.device) -> Any:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def features_root(given: Path | None) -> Path:
+def features_root(given: Place | None) -> Place:
     """--features, PGM_FEATURES or features/."""
-    return Path(given or os.environ.get("PGM_FEATURES") or "features")
+    return given or os.environ.get("PGM_FEATURES") or "features"
 
 
 def runs_root(given: Path | None) -> Path:

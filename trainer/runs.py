@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cache.durable import read_json
 from ..cache.errors import NotFound, UserError
-from ..cache.identity import canonical_json, field_differences
+from ..cache.store.identity import canonical_json, field_differences
+from .files import read_json
 from .switches import nearest
 
 CONFIG = "config.json"

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 
-from ..cache.durable import settle, write_json
+from ..cache.storage.local import settle
+from .files import write_json
 from .methods import Stage
 from .model import Model
 from .runs import RECIPE, WEIGHTS, content_hash

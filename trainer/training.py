@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cache.durable import write_json
-from ..cache.lock import StoreLock
+from ..cache import Place
 from .checkpoint import Checkpoints
 from .evaluation import Evaluated, evaluate
 from .events import Listener, Note, RunFinished, RunStarted, silent
 from .feed import Feed, open_feed
+from .files import write_json
+from .lock import RunLock
 from .loop import Machine, Training
 from .methods import Method
 from .missing import Missing
@@ -53,7 +54,7 @@ class Execution:
 
 
 def train(
-    features: Path | str | None = None,
+    features: Place | None = None,
     dataset: str | None = None,
     method: str = "pgm",
     seed: int = 0,
@@ -66,6 +67,7 @@ def train(
     split: str | None = None,
     missing: Missing | None = None,
     context: Context | None = None,
+    version: int | str | None = None,
     device: str = "auto",
     feed: str = "auto",
     compile: bool = False,
@@ -74,16 +76,17 @@ def train(
 ) -> Run:
     """Train a method on a cached dataset and return the run; at once if the same has been trained before.
 
-    features, runs: the roots (default PGM_FEATURES or features/, PGM_RUNS or runs/). dataset: needed when several are
-    cached. method: a name of trainer.methods.METHODS (pgm, concat, mla, ...), single:NAME or a modality's name. preset:
-    small or paper. settings: switches of the protocol and of the method by name, {"epochs": 20, "iterations": 2}.
-    stores: modality -> digest, where several stores are cached. split: a named split (`pgm cache split`), by default
-    the dataset's own. missing: modalities to take away from training and validation samples (missing.py). context: the
-    utterances around a sample's own that become its tokens (sequence.py). force: train anew. Raises UserError (and its
-    kinds) for requests that cannot be met, RunFailed when training breaks down.
+    features (a folder or s3://...), runs: the roots (default PGM_FEATURES or features/, PGM_RUNS or runs/). dataset:
+    needed when several are cached. method: a name of trainer.methods.METHODS (pgm, concat, mla, ...), single:NAME or a
+    modality's name. preset: small or paper. settings: switches of the protocol and of the method by name, {"epochs":
+    20, "iterations": 2}. stores: modality -> digest, where several stores are cached. split: a named split (`pgm cache
+    split`), by default the dataset's own. version: of the dataset, by number or name (`pgm cache log`), by default the
+    latest. missing: modalities to take away from training and validation samples (missing.py). context: the utterances
+    around a sample's own that become its tokens (sequence.py). force: train anew. Raises UserError (and its kinds) for
+    requests that cannot be met, RunFailed when training breaks down.
     """
     request = Request(
-        features=features_root(Path(features) if features else None),
+        features=features_root(features),
         runs=runs_root(Path(runs) if runs else None),
         dataset=dataset,
         method=method,
@@ -96,6 +99,7 @@ def train(
         split=split,
         missing=missing,
         context=context,
+        version=version,
         compile=compile,
     )
     return carry_out(resolve(request), Execution(feed=feed, force=force, listener=listener))
@@ -108,7 +112,7 @@ def carry_out(resolved: Resolved, how: Execution) -> Run:
         announce(run, how.listener, reused=True)
         return run
     run.path.mkdir(parents=True, exist_ok=True)
-    lock = StoreLock(run.path)
+    lock = RunLock(run.path)
     lock.acquire()
     try:
         if how.force:

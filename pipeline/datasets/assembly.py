@@ -7,8 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...cache import DatasetCard
-from ...cache.manifest import Task
+from ...cache.dataset import DatasetCard, Task
 from ..collection import Collection, count_splits
 from ..media import Media
 

@@ -22,9 +22,8 @@ from typing import Any, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...cache import DatasetCard
+from ...cache.dataset import DatasetCard, Task
 from ...cache.errors import NotFound, UserError
-from ...cache.manifest import Task
 from ..collection import Collection, count_splits
 from ..decode import decode_text
 from ..imports.arrays import METRICS

@@ -29,6 +29,7 @@ class SpectrogramEncoder(FrozenEncoder):
 
     version = 1
     medium = "audio"
+    cpu_batch = 8
 
     def __init__(self, *args: Any, extractor: Any, **kwargs: Any) -> None:
         self.extractor = extractor
@@ -61,8 +62,8 @@ class SpectrogramEncoder(FrozenEncoder):
     def collate(self, items: Sequence[Any]) -> Batch:
         return {self.input_name: torch.from_numpy(np.stack(items))}
 
-    def raw_length(self, media: Media) -> int:
-        return self._canvas[0]
+    def lengths(self, items: Sequence[Any]) -> list[int]:
+        return [self._canvas[0]] * len(items)
 
     @cached_property
     def _canvas(self) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...cache.errors import UserError
-from ..decode import DECODE_VERSION, DecodeError, readable
+from ..decode import DECODE_VERSION
 from ..media import Media
 from .identity import digest_weights, settings
 from .spec import EncoderSpec, parse_pooling, resolve_spec
@@ -39,8 +39,11 @@ class FrozenEncoder(ABC):
     # Which of our decoders reads its media: "text", "vision", "audio" or "series"; None where the encoder reads itself.
     medium: ClassVar[str | None] = None
     has_cls = False
-    # False where padding would change the numbers: then only items of equal length share a batch.
+    # False where padding would change more than rounding: then only items of equal length share a batch, on a GPU too.
     mixes_lengths = True
+    # How many items a CPU's forward pass always has, where another number could give other bits, as convolutions do;
+    # None where it shows only in batches of very few tokens.
+    cpu_batch: ClassVar[int | None] = None
 
     def __init__(self, spec: EncoderSpec, model: nn.Module, name: str, revision: str | None, random: bool) -> None:
         self.name = name
@@ -72,8 +75,8 @@ class FrozenEncoder(ABC):
         """A padded batch of decoded items on the CPU, with its attention mask where the model takes one."""
 
     @abstractmethod
-    def raw_length(self, media: Media) -> int:
-        """Tokens this item has before pooling, without running the model."""
+    def lengths(self, items: Sequence[Any]) -> list[int]:
+        """Tokens each decoded item will have before pooling: items of one length share a batch."""
 
     @abstractmethod
     def processing(self) -> Mapping[str, Any]:
@@ -96,17 +99,8 @@ class FrozenEncoder(ABC):
     def batch_size(self) -> int:
         return self.spec.batch_size or (128 if self.device.type == "cuda" else 32)
 
-    def measure(self, media: Sequence[Media]) -> list[int | DecodeError]:
-        """Tokens S each item's features will have, after pooling; in an unreadable item's place, why it is."""
-        lengths: list[int | DecodeError] = []
-        for item in media:
-            try:
-                lengths.append(self.pooled_length(self.raw_length(item)))
-            except Exception as error:
-                lengths.append(readable(error))
-        return lengths
-
     def pooled_length(self, tokens: int) -> int:
+        """Tokens an item keeps of so many."""
         if self.pooling in SINGLE:
             return min(tokens, 1)
         return min(tokens, self.pooled_tokens) if self.pooled_tokens else tokens

@@ -20,7 +20,7 @@ import xxhash
 from torch import nn
 
 from ...cache.errors import RunFailed
-from ...cache.identity import field_differences
+from ...cache.store.identity import field_differences
 from .. import decode
 
 if TYPE_CHECKING:

@@ -108,8 +108,8 @@ class SeriesEncoder(FrozenEncoder):
             raise DecodeError(f"a series of {series.shape[1]} channels; the others have {self.patch.channels}")
         return self.patch.tokens(series)
 
-    def raw_length(self, media: Media) -> int:
-        return len(self.decode(media))
+    def lengths(self, items: Sequence[Any]) -> list[int]:
+        return [len(item) for item in items]
 
     def collate(self, items: Sequence[Any]) -> Batch:
         tokens = torch.zeros(len(items), max(map(len, items)), self.dim)

@@ -78,8 +78,8 @@ class StaticEncoder(FrozenEncoder):
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids
         return [number for number in ids if number != self.unknown][: self.max_tokens]
 
-    def raw_length(self, media: Media) -> int:
-        return max(len(self.decode(media)), 1)
+    def lengths(self, items: Sequence[Any]) -> list[int]:
+        return [max(len(item), 1) for item in items]
 
     def collate(self, items: Sequence[Any]) -> Batch:
         ids = torch.zeros(len(items), max(1, *map(len, items)), dtype=torch.long)

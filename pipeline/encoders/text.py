@@ -16,7 +16,7 @@ import xxhash
 from torch import Tensor
 
 from ...cache.errors import UserError
-from ..decode import DecodeError, decode_text, readable
+from ..decode import decode_text
 from ..decode.text import ENCODINGS
 from ..media import Media
 from .base import Batch, FrozenEncoder
@@ -70,20 +70,9 @@ class TextEncoder(FrozenEncoder):
     def decode(self, media: Media) -> str:
         return decode_text(media.read())[:LONGEST_TEXT]
 
-    def raw_length(self, media: Media) -> int:
-        return len(self._tokenize([self.decode(media)])[0])
-
-    def measure(self, media: Sequence[Media]) -> list[int | DecodeError]:
+    def lengths(self, items: Sequence[Any]) -> list[int]:
         # One call for all texts: fast tokenizers cost more to enter than to run.
-        texts: list[str] = []
-        failures: dict[int, DecodeError] = {}
-        for place, item in enumerate(media):
-            try:
-                texts.append(self.decode(item))
-            except Exception as error:
-                failures[place] = readable(error)
-        counts = iter(len(ids) for ids in self._tokenize(texts)) if texts else iter(())
-        return [failures[i] if i in failures else self.pooled_length(next(counts)) for i in range(len(media))]
+        return [len(ids) for ids in self._tokenize(list(items))] if items else []
 
     def collate(self, items: Sequence[Any]) -> Batch:
         texts = self._tokenize(list(items))

@@ -27,6 +27,7 @@ class VideoEncoder(FrozenEncoder):
 
     version = 1
     medium = "vision"
+    cpu_batch = 1
 
     def __init__(self, spec: Any, model: nn.Module, *args: Any, processor: Any, **kwargs: Any) -> None:
         self.processor = processor
@@ -66,8 +67,8 @@ class VideoEncoder(FrozenEncoder):
         told: dict[str, Any] = {"skip_predictor": True} if hasattr(self.model, "predictor") else {}
         return super().hidden({**batch, **told})
 
-    def raw_length(self, media: Media) -> int:
-        return self._grid[0]
+    def lengths(self, items: Sequence[Any]) -> list[int]:
+        return [self._grid[0]] * len(items)
 
     @cached_property
     def _grid(self) -> tuple[int, int]:

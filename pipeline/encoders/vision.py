@@ -48,6 +48,7 @@ class VisionEncoder(FrozenEncoder):
 
     version = 1
     medium = "vision"
+    cpu_batch = 8
 
     def __init__(self, spec: Any, model: nn.Module, *args: Any, processor: Any, **kwargs: Any) -> None:
         self.processor = processor
@@ -79,8 +80,8 @@ class VisionEncoder(FrozenEncoder):
     def token_lengths(self, batch: Batch) -> list[int]:
         return [-1] * (len(batch["pixel_values"]) // self.frames)
 
-    def raw_length(self, media: Media) -> int:
-        return self._grid[0]
+    def lengths(self, items: Sequence[Any]) -> list[int]:
+        return [self._grid[0]] * len(items)
 
     @cached_property
     def _grid(self) -> tuple[int, int]:

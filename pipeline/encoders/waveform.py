@@ -6,23 +6,19 @@ batch, each cut to the samples its tokens can see: no clip is ever padded.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 
 from ...cache.errors import UserError
-from ..decode import DecodeError, decode_audio
+from ..decode import decode_audio
 from ..media import Media
 from .base import Batch, FrozenEncoder
 from .identity import settings
 
 MAX_SECONDS = 30.0
-# Containers whose header states the exact number of samples.
-EXACT_HEADERS = ("WAV", "WAVEX", "FLAC", "AIFF", "AU", "RF64", "W64", "CAF")
 
 
 class WaveformEncoder(FrozenEncoder):
@@ -31,6 +27,7 @@ class WaveformEncoder(FrozenEncoder):
     version = 1
     medium = "audio"
     mixes_lengths = False
+    cpu_batch = 1
 
     def __init__(self, *args: Any, extractor: Any, **kwargs: Any) -> None:
         self.extractor = extractor
@@ -64,20 +61,8 @@ class WaveformEncoder(FrozenEncoder):
     def collate(self, items: Sequence[Any]) -> Batch:
         return {"input_values": torch.from_numpy(np.stack(items))}
 
-    def raw_length(self, media: Media) -> int:
-        return self._tokens(max(self._sample_count(media.read()), self._samples_seen(1)))
-
-    def _sample_count(self, data: bytes) -> int:
-        """Samples at the encoder's rate: from the header where it is exact, else by decoding."""
-        try:
-            info = soundfile.info(io.BytesIO(data))
-        except soundfile.LibsndfileError:
-            info = None
-        if info is None or info.format not in EXACT_HEADERS:
-            return len(decode_audio(data, self.rate, MAX_SECONDS))
-        if info.frames == 0:
-            raise DecodeError("no sound in it: zero samples")
-        return min(-(-int(info.frames) * self.rate // int(info.samplerate)), int(MAX_SECONDS * self.rate))
+    def lengths(self, items: Sequence[Any]) -> list[int]:
+        return [self._tokens(len(item)) for item in items]
 
     def _at_least_one_token(self, wave: np.ndarray) -> np.ndarray:
         return np.pad(wave, (0, max(0, self._samples_seen(1) - len(wave))))

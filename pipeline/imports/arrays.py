@@ -1,8 +1,8 @@
 """Arrays that are features already, as a cached dataset: the one writer behind every layout of `pgm import`.
 
 Takes (N, D) vectors (one token a sample), (N, S, D) tokens with optional lengths, or packed tokens, from any file or
-from Python. Values are kept in float32, because published features come in every scale. Provenance "imported", with
-the file's digest, stands in the store's identity.
+from Python. float16 stays float16 and everything else becomes float32, as published features come in every scale,
+unless asked otherwise. Where the arrays came from, with each file's digest, stands in the dataset's card.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ...cache import DatasetCard, FeatureWriter, Identity, Items, Layout, write_dataset, write_shard
+from ...cache.dataset import CachedDataset, DatasetCard, Place, open_dataset, publish
+from ...cache.dataset.samples import check_samples
 from ...cache.errors import UserError
-from ...cache.identity import ids_digest
+from ...cache.segment import Stored
+from ...cache.segment.encoding import unfit_rows
+from ...cache.storage import storage_at
 from .imported import SPLIT_NAMES, PackedTokens, Task
-from .padding import frames_of, pack
+from .padding import frames_of, kept_dtype, pack
+from .store import PackedModality, store_packed
 
 METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "weighted_f1"),
@@ -29,7 +32,6 @@ METRICS: dict[str, tuple[str, ...]] = {
     "sentiment": ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5", "acc7", "mae", "corr"),
     "retrieval": ("map", "p10"),
 }
-SHARD_TOKENS = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,7 @@ class ArrayModality:
     source: Mapping[str, Any] | None = None
 
     def origin(self) -> dict[str, Any]:
-        """What stands in the store's identity."""
+        """What stands in the dataset's card."""
         fields = dict(self.source) if self.source is not None else {"digest": digest_of(self.tokens)}
         # Other lengths of the same array are other tokens.
         return fields if self.lengths is None else {**fields, "lengths": digest_of(np.asarray(self.lengths, np.int64))}
@@ -56,7 +58,7 @@ def digest_of(array: NDArray[Any]) -> str:
 
 
 def import_arrays(
-    features: Path,
+    features: Place,
     name: str,
     modalities: Mapping[str, ArrayModality | PackedTokens],
     labels: NDArray[Any],
@@ -67,42 +69,70 @@ def import_arrays(
     groups: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     notes: Sequence[str] = (),
-) -> Path:
-    """Write a dataset and one store a modality under `features`/`name`; returns the dataset's folder.
+    store: Stored | None = None,
+) -> CachedDataset:
+    """Write a dataset and one store a modality under `features`, a folder or URL; returns the dataset.
 
     labels: (N,) scores for sentiment; class names, or integers, which `classes` names (default: their own digits).
     splits: (N,) train, val (or valid, dev) and test. groups: (N,) video or dialogue, kept whole when a
-    validation split is carved. The same arrays again find their finished stores.
+    validation split is carved. store: how tokens are kept; by default float16 as float16, all else as float32.
+    The same arrays again write nothing; more samples of them write those.
     Raises UserError for shapes and values that do not fit.
     """
     count = len(labels)
     ids = list(ids) if ids is not None else [f"{row:06d}" for row in range(count)]
-    stores = {modality: packed(modality, array, count) for modality, array in modalities.items()}
+    sources = {
+        modality: array.origin() if isinstance(array, ArrayModality) else dict(array.source)
+        for modality, array in modalities.items()
+    }
+    stores = [
+        modality_of(modality, packed(modality, array, count), sources[modality], store)
+        for modality, array in modalities.items()
+    ]
     column, names = label_column(labels, task, classes)
+    columns = sample_columns(ids, splits, column, groups)
+    for modality in stores:
+        check_fits(modality, ids)
+    split = columns["split"]
+    sizes: dict[str, int] = {part: split.count(part) for part in ("train", "val", "test") if part in split}
+    card = DatasetCard(name, task, tuple(names), METRICS[task], splits=sizes, source=sources, notes=tuple(notes))
+    samples = pa.table(columns)
+    check_samples(samples)
+    dataset = storage_at(features).under(name)
+    written = [store_packed(dataset, modality, ids) for modality in stores]
+    versions = {one.storage.name: version.number for one, version in written}
+    publish(dataset, card, samples, versions, {modality.name: modality.lengths > 0 for modality in stores})
+    return open_dataset(features, name)
+
+
+def modality_of(
+    name: str, values: tuple[NDArray[Any], NDArray[np.int64]], source: Mapping[str, Any], store: Stored | None
+) -> PackedModality:
+    """What is to be stored, and as what."""
+    tokens, lengths = values
+    return PackedModality(
+        name, tokens, lengths, source, store or ("float16" if tokens.dtype == np.float16 else "float32")
+    )
+
+
+def sample_columns(
+    ids: Sequence[str], splits: Sequence[str], labels: NDArray[Any], groups: Sequence[str] | None
+) -> dict[str, Any]:
+    """The columns of the samples' table. Raises UserError where one has another length, or a split is unknown."""
     split = [SPLIT_NAMES.get(text_of(value).strip().lower(), "") for value in splits]
-    columns: dict[str, Any] = {"id": ids, "split": split, "label": column}
+    columns: dict[str, Any] = {"id": ids, "split": split, "label": labels}
     if groups is not None:
         columns["group"] = [str(group) for group in groups]
     for what, values in columns.items():
-        if len(values) != count:
-            raise UserError(f"There are {count:,} labels and {len(values):,} values of {what!r}; they must be as many.")
+        if len(values) != len(labels):
+            raise UserError(
+                f"There are {len(labels):,} labels and {len(values):,} values of {what!r}; they must be as many."
+            )
     if "" in split:
         raise UserError(
             f"Sample {ids[split.index('')]!r} has split {splits[split.index('')]!r}; use train, val or test."
         )
-    folder = features / name
-    for modality, (tokens, lengths) in stores.items():
-        check_finite(modality, tokens, lengths, ids)
-    source = {
-        modality: array.origin() if isinstance(array, ArrayModality) else dict(array.source)
-        for modality, array in modalities.items()
-    }
-    sizes: dict[str, int] = {part: split.count(part) for part in ("train", "val", "test") if part in split}
-    card = DatasetCard(name, task, tuple(names), METRICS[task], splits=sizes, source=source, notes=tuple(notes))
-    write_dataset(folder, card, pa.table(columns), {m: lengths > 0 for m, (_, lengths) in stores.items()})
-    for modality, (tokens, lengths) in stores.items():
-        write_store(folder, modality, tokens, lengths, ids, source[modality])
-    return folder
+    return columns
 
 
 def label_column(labels: NDArray[Any], task: Task, classes: Sequence[str] | None) -> tuple[NDArray[Any], Sequence[str]]:
@@ -151,15 +181,13 @@ def text_of(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def packed(
-    modality: str, array: ArrayModality | PackedTokens, count: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Packed tokens (T, D) float32 and lengths (N,)."""
+def packed(modality: str, array: ArrayModality | PackedTokens, count: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Packed tokens (T, D), float16 or float32, and lengths (N,)."""
     if isinstance(array, PackedTokens):
         if len(array.lengths) != count:
             raise UserError(f"The {modality} array has {len(array.lengths):,} samples and there are {count:,} labels.")
         assert int(array.lengths.sum()) == len(array.tokens), f"{modality}: lengths do not add up to the tokens"
-        return np.asarray(array.tokens, np.float32), array.lengths
+        return np.asarray(array.tokens, kept_dtype(array.tokens)), array.lengths
     tokens = array.tokens
     if tokens.dtype.kind not in "fiu" or tokens.ndim not in (2, 3) or len(tokens) != count:
         raise UserError(
@@ -171,45 +199,23 @@ def packed(
     if array.lengths is None:
         lengths = np.full(count, longest, np.int64)
         with np.errstate(over="ignore"):
-            return tokens.reshape(-1, tokens.shape[2]).astype(np.float32, copy=False), lengths
+            return tokens.reshape(-1, tokens.shape[2]).astype(kept_dtype(tokens), copy=False), lengths
     lengths = np.asarray(array.lengths, np.int64)
     if lengths.shape != (count,) or lengths.min(initial=0) < 0 or lengths.max(initial=0) > longest:
         raise UserError(f"The lengths of {modality} must be {count} numbers from 0 to {longest}; got {lengths.shape}.")
     return pack([tokens], [lengths]), lengths
 
 
-def check_finite(modality: str, tokens: NDArray[np.float32], lengths: NDArray[np.int64], ids: Sequence[str]) -> None:
-    """Raises UserError, before anything is written, where a value is NaN, infinite or beyond float32."""
-    step = max(1, (1 << 20) // max(1, tokens.shape[1]))
-    for start in range(0, len(tokens), step):
-        bad = np.flatnonzero(~np.isfinite(tokens[start : start + step]).all(axis=1))
-        if len(bad):
-            row = int(np.searchsorted(np.cumsum(lengths), start + int(bad[0]), side="right"))
-            raise UserError(
-                f"The {modality} features of sample {ids[row]!r} hold NaN, an infinity or a number beyond float32, "
-                "which no training survives. --clean makes such values 0 and counts them."
-            )
-
-
-def write_store(
-    folder: Path,
-    modality: str,
-    tokens: NDArray[np.float32],
-    lengths: NDArray[np.int64],
-    ids: list[str],
-    source: Mapping[str, Any],
-) -> None:
-    """One finished store, or the one that is there already; an unfinished one is continued."""
-    from_file = Path(str(source.get("file", "arrays"))).stem
-    fields = {"provenance": "imported", "stored_dtype": "float32", "samples": ids_digest(ids), **source}
-    identity = Identity(modality, f"imported-{from_file}", fields)
-    path = folder / identity.folder
-    if (path / "store.json").exists():
-        return
-    layout = Layout(lengths, tokens.shape[1], SHARD_TOKENS, stored="float32")
-    missing = {int(row): "no tokens in the imported array" for row in np.flatnonzero(lengths == 0)}
-    with FeatureWriter(path, identity, layout, ids) as writer:
-        for shard in writer.pending():
-            start, stop = layout.bounds(shard)
-            write_shard(path, shard, tokens[start:stop])
-        writer.finalize(Items.of(layout, ids, missing=missing))
+def check_fits(modality: PackedModality, ids: Sequence[str]) -> None:
+    """Raises UserError, before anything is written, where a value is not finite or beyond what it is stored as."""
+    bad = unfit_rows(modality.tokens, modality.stored)
+    if len(bad):
+        row = int(np.searchsorted(np.cumsum(modality.lengths), int(bad[0]), side="right"))
+        what = f"The {modality.name} features of sample {ids[row]!r} hold"
+        if np.isfinite(modality.tokens[bad[0]]).all():
+            largest = np.abs(modality.tokens[bad[0]]).max()
+            raise UserError(f"{what} {largest:g}; {modality.stored} has numbers up to 65504. Use --store float32.")
+        raise UserError(
+            f"{what} NaN, an infinity or a number beyond float32, which no training survives. --clean makes such "
+            "values 0 and counts them."
+        )

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...cache.errors import NotFound, UserError
+from ..commands import FeaturesOption
 
 if TYPE_CHECKING:
+    from ...cache.dataset import CachedDataset
     from .imported import Imported
 
 MAPPING = "Files of no known layout"
@@ -26,7 +28,7 @@ EXAMPLE = """Example:
     pgm import mydata x.npz --modality text --tokens bert --lengths text=sizes --modality audio --tokens mfcc --labels y
 
 Two keys with a comma are put one below the other: --tokens T_tr,T_te (train, then test, when no --split is given).
-Importing the same file again finds its finished stores."""
+Importing the same file again writes nothing; one that has grown, what is new."""
 
 
 def import_command(
@@ -77,12 +79,14 @@ def import_command(
         str | None,
         typer.Option(help="classification, emotion, sentiment or retrieval; by default the dataset's own."),
     ] = None,
-    features: Annotated[
-        Path, typer.Option("--features", envvar="PGM_FEATURES", help="Where the feature stores lie.")
-    ] = Path("features"),
+    store: Annotated[
+        str | None, typer.Option(help="float16, float32 or int8; by default as the file has them.")
+    ] = None,
+    features: FeaturesOption = "features",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Put features somebody already extracted into the cache, with ids, splits and labels."""
+    from ..engine.options import stored_type
     from .containers import opened
     from .finish import chosen_task, finished, write_imported
     from .imported import Options
@@ -127,8 +131,8 @@ def import_command(
             options = Options(path_of(labels), path_of(split), split_column, names, wanted)
             kind, imported = found.name, found.read(sources, options)
         imported = finished(dataset, imported, wanted)
-        folder = write_imported(features, dataset, imported)
-    report(dataset, folder, kind, imported, as_json)
+        written = write_imported(features, dataset, imported, None if store is None else stored_type(store))
+    report(written, kind, imported, as_json)
 
 
 def paired(modalities: Sequence[str], tokens: Sequence[str]) -> dict[str, str]:
@@ -170,20 +174,20 @@ def path_of(value: str | None) -> Path | None:
     return None if value is None else Path(value)
 
 
-def report(dataset: str, folder: Path, layout: str, imported: Imported, as_json: bool) -> None:
+def report(dataset: CachedDataset, layout: str, imported: Imported, as_json: bool) -> None:
     """What is in the cache now; notes and warnings on stderr."""
     import numpy as np
 
-    from ...cache.manifest import SPLITS, DatasetCard
+    from ...cache.dataset.card import SPLITS
 
     for note in imported.notes:
         print(f"note: {note}", file=sys.stderr)
     for warning in imported.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    card = DatasetCard.read(folder)
+    card = dataset.card
     splits = {name: card.splits[name] for name in SPLITS if name in card.splits}
     summary: dict[str, Any] = {
-        "dataset": dataset,
+        "dataset": dataset.name,
         "layout": layout,
         "task": card.task,
         "classes": list(card.classes),
@@ -200,13 +204,14 @@ def report(dataset: str, folder: Path, layout: str, imported: Imported, as_json:
         },
         "notes": list(imported.notes),
         "warnings": list(imported.warnings),
-        "folder": str(folder),
+        "folder": dataset.storage.url,
     }
     if as_json:
         print(json.dumps(summary, indent=1))
         return
     told = ", ".join(f"{name} {count:,}" for name, count in splits.items())
-    print(f"{dataset}: {summary['samples']:,} samples ({told}), {card.task}, layout {layout} -> {folder}")
+    told = f"{summary['samples']:,} samples ({told}), {card.task}, layout {layout}"
+    print(f"{dataset.name}: {told} -> {dataset.storage.url}")
     for name, one in summary["modalities"].items():
         missing = f", missing in {one['missing']:,} samples" if one["missing"] else ""
         padding = f", padded at the {one['padding']}" if one["padding"] else ""

@@ -18,8 +18,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from ...cache.durable import checksum
 from ...cache.errors import NotFound, UserError
+from ..media import FileMedia
 from .arrow import read_arrow, read_parquet
 from .imported import PackedTokens
 from .pickles import load_pickle
@@ -44,7 +44,7 @@ class Opened:
     @cached_property
     def digest(self) -> str:
         """xxh3_128 of the file's bytes."""
-        return checksum(self.path)
+        return FileMedia(str(self.path)).digest()
 
     def source(self, keys: str, **more: Any) -> dict[str, Any]:
         """What stands in a store's identity for the arrays `keys` of this file, and what else decided the tokens."""

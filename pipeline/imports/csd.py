@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...cache.errors import NotFound, UserError
-from ...cache.identity import slug
+from ...cache.store.identity import slug
 from ..datasets.mosi_sdk import TEST_FOLD, VALID_FOLD, standard_fold
 from .arrays import digest_of
 from .containers import Opened

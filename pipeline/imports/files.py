@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...cache.durable import checksum
 from ...cache.errors import NotFound, UserError
+from ..media import FileMedia
 from .containers import DAMAGED, array_of, described, opened
 
 
@@ -45,4 +45,4 @@ def column(arrays: Mapping[str, Any], keys: str, path: Path) -> NDArray[Any]:
 
 def source_of(path: Path, keys: str) -> dict[str, Any]:
     """Where an array came from, by content."""
-    return {"file": path.name, "digest": checksum(path), "key": keys}
+    return {"file": path.name, "digest": FileMedia(str(path)).digest(), "key": keys}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from difflib import get_close_matches
-from pathlib import Path
 from typing import cast
 
+from ...cache.dataset import CachedDataset
 from ...cache.errors import UserError
+from ...cache.segment import Stored
 from .arrays import METRICS, import_arrays, tidy
 from .imported import Imported, Task
 from .known import KNOWN, classes_for
@@ -50,8 +51,8 @@ def finished(name: str, imported: Imported, task: Task | None) -> Imported:
     return replace(imported, labels=labels, splits=splits, task=task, classes=classes, notes=tuple(notes))
 
 
-def write_imported(features: Path, name: str, imported: Imported) -> Path:
-    """Put a finished import into the cache; returns the dataset's folder."""
+def write_imported(features: str, name: str, imported: Imported, store: Stored | None = None) -> CachedDataset:
+    """Put a finished import into the cache below a folder or URL; returns the dataset."""
     assert imported.splits is not None, "finish an import before writing it"
     assert imported.task is not None, "finish an import before writing it"
     return import_arrays(
@@ -65,4 +66,5 @@ def write_imported(features: Path, name: str, imported: Imported) -> Path:
         groups=imported.groups,
         classes=imported.classes,
         notes=(*imported.notes, *imported.warnings),
+        store=store,
     )

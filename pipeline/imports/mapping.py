@@ -18,7 +18,7 @@ from .containers import Opened, array_of, described, opened
 from .files import value_of
 from .imported import SPLIT_NAMES, Imported, PackedTokens
 from .label_table import LabelTable, read_label_table
-from .padding import clean, frames_of, pack, pack_list, strip_padding
+from .padding import clean, frames_of, kept_dtype, pack, pack_list, strip_padding
 
 TABLES = (".csv", ".tsv", ".jsonl")
 
@@ -138,7 +138,7 @@ def modality(arrays: Arrays, request: Request, name: str) -> tuple[PackedTokens,
         else:
             packs = [part if isinstance(part, PackedTokens) else whole(part) for part in parts]
             tokens = packs[0].tokens if len(packs) == 1 else np.concatenate([one.tokens for one in packs])
-            tokens = tokens.astype(np.float32, copy=request.clean)
+            tokens = tokens.astype(kept_dtype(tokens), copy=request.clean)
             lengths = np.concatenate([one.lengths for one in packs])
     except UserError as error:
         raise type(error)(f"{name} ({keys}): {error}") from error
@@ -170,7 +170,7 @@ def whole(array: NDArray[Any]) -> PackedTokens:
 
 def unpadded(
     frames: Sequence[NDArray[Any]], real: NDArray[Any] | None, strip: bool
-) -> tuple[NDArray[np.float32], NDArray[np.int64], str]:
+) -> tuple[NDArray[Any], NDArray[np.int64], str]:
     """Tokens, lengths and the padded end, if it was looked for."""
     bounds = np.cumsum([len(part) for part in frames])[:-1]
     if strip:

@@ -2,7 +2,8 @@
 
 Published pickles pad at either end and rarely say which. Frames that are all zero tell: the end with more of them over
 the whole file is the padded one, and only there are they dropped; zero frames inside a sample, or at its other end, are
-data. Every sample keeps at least one frame. Blocks are copied straight into the packed float32 array, once.
+data. Every sample keeps at least one frame. Blocks are copied straight into the packed array, once: float16 where all
+of them are, else float32.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Stripped:
-    """tokens (T, D) float32, lengths (N,), which end was padded, and what had to be cleaned or cut."""
+    """tokens (T, D), lengths (N,), which end was padded, and what had to be cleaned or cut."""
 
-    tokens: NDArray[np.float32]
+    tokens: Array
     lengths: NDArray[np.int64]
     side: Side
     cleaned: int = 0
@@ -92,12 +93,17 @@ def edges(array: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return first, last
 
 
-def pack(arrays: Sequence[Array], lengths: Sequence[NDArray[np.int64]], side: Side = "back") -> NDArray[np.float32]:
-    """(T, D) float32: the first (padded at the back) or last (at the front) `lengths` frames of each sample."""
+def kept_dtype(*arrays: Array) -> type[np.floating[Any]]:
+    """What arrays are packed as: float16 where all of them are, else float32."""
+    return np.float16 if all(array.dtype == np.float16 for array in arrays) else np.float32
+
+
+def pack(arrays: Sequence[Array], lengths: Sequence[NDArray[np.int64]], side: Side = "back") -> Array:
+    """(T, D): the first (padded at the back) or last (at the front) `lengths` frames of each sample."""
     widths = {array.shape[2] for array in arrays}
     if len(widths) != 1:
         raise UserError(f"One modality has frames of {', '.join(map(str, sorted(widths)))} numbers; they must agree.")
-    out = np.empty((int(sum(real.sum() for real in lengths)), widths.pop()), np.float32)
+    out = np.empty((int(sum(real.sum() for real in lengths)), widths.pop()), kept_dtype(*arrays))
     place = 0
     # Values beyond float32 become infinite and are counted or refused afterwards.
     with np.errstate(over="ignore"):
@@ -112,7 +118,7 @@ def pack(arrays: Sequence[Array], lengths: Sequence[NDArray[np.int64]], side: Si
     return out
 
 
-def pack_list(samples: Sequence[Array | None]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def pack_list(samples: Sequence[Array | None]) -> tuple[Array, NDArray[np.int64]]:
     """Packed (T, D) and lengths (N,) of samples (S, D) or (D,); None, or no values at all, is a missing one."""
     arrays = [None if one is None or np.size(one) == 0 else np.atleast_2d(np.asarray(one)) for one in samples]
     there = [array for array in arrays if array is not None]
@@ -125,7 +131,7 @@ def pack_list(samples: Sequence[Array | None]) -> tuple[NDArray[np.float32], NDA
             "numbers of shape (S, D) or (D,), with one D for all."
         )
     lengths = np.array([0 if array is None else len(array) for array in arrays], np.int64)
-    out, place = np.empty((int(lengths.sum()), there[0].shape[1]), np.float32), 0
+    out, place = np.empty((int(lengths.sum()), there[0].shape[1]), kept_dtype(*there)), 0
     with np.errstate(over="ignore"):
         for array in there:
             out[place : place + len(array)] = array
@@ -133,7 +139,7 @@ def pack_list(samples: Sequence[Array | None]) -> tuple[NDArray[np.float32], NDA
     return out, lengths
 
 
-def clean(tokens: NDArray[np.float32]) -> int:
+def clean(tokens: Array) -> int:
     """Set infinities and NaN to 0 in place; how many there were."""
     count, step = 0, max(1, (1 << 20) // max(1, tokens.shape[1]))
     for start in range(0, len(tokens), step):

@@ -14,9 +14,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from ...cache.durable import checksum
 from ...cache.errors import NotFound, UserError
-from ...cache.identity import slug
+from ...cache.store.identity import slug
+from ..media import FileMedia
 from .arrays import digest_of
 from .containers import Opened
 from .imported import Imported, Options, PackedTokens
@@ -62,7 +62,7 @@ def folder_modality(folder: Path, ids: Sequence[str]) -> tuple[PackedTokens, lis
         )
     hasher = xxhash.xxh3_128()
     for name in sorted(there.keys() & set(ids)):
-        hasher.update(f"{name} {checksum(there[name])}\n".encode())
+        hasher.update(f"{name} {FileMedia(str(there[name])).digest()}\n".encode())
     tokens, lengths = pack_list([array_in(there[one]) if one in there else None for one in ids])
     source: dict[str, Any] = {"file": folder.name, "digest": hasher.hexdigest(), "key": "*.npy", "layout": "per_sample"}
     absent, extra = int((lengths == 0).sum()), len(there.keys() - set(ids))

@@ -15,21 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pgm.cache import (
     Features,
-    FeatureWriter,
     Fill,
-    Identity,
-    Items,
-    Layout,
     Mask,
+    ids_digest,
     make_mask,
     masked,
     open_features,
-    write_shard,
+    storage_at,
+    write_features,
 )
+from pgm.cache.dataset.masks import PARTS, draw_hidden, largest_rate
+from pgm.cache.dataset.verify import verify_dataset
 from pgm.cache.errors import CorruptStore, SampleUnavailable, UserError
-from pgm.cache.masks import PARTS, draw_hidden, largest_rate
-from pgm.cache.removal import remove_dataset
-from pgm.cache.verify import verify_dataset
+
+from .conftest import IDENTITY, make_store
 
 Bools = np.ndarray
 
@@ -102,7 +101,7 @@ def test_each_split_has_its_own_draw() -> None:
 def ask(folder: Path, rate: float = 0.3, seed: int = 0, count: int = 40, gaps: float = 0.1) -> Mask:
     present = {name: np.random.default_rng(place).random(count) >= gaps for place, name in enumerate(["text", "audio"])}
     folder.mkdir(exist_ok=True)
-    return make_mask(folder, [f"s{row}" for row in range(count)], present, cut(count), rate, seed)
+    return make_mask(storage_at(folder), [f"s{row}" for row in range(count)], present, cut(count), rate, seed)
 
 
 def same(one: Mapping[str, Bools], other: Mapping[str, Bools]) -> bool:
@@ -115,8 +114,9 @@ def test_a_mask_is_kept_beside_the_features_and_read_back(
     made = ask(tmp_path / "toy")
     (seal,) = (tmp_path / "toy" / "masks").glob("*.mask.json")
     (file,) = (tmp_path / "toy" / "masks").glob("*.parquet")
-    assert file.name.startswith("rate0.3-seed0-")
-    assert seal.name.removesuffix(".mask.json") == file.name.removesuffix(".parquet")
+    assert seal.name == "rate0.3-seed0-f5e2f6c4.mask.json"
+    drawn = {name: np.packbits(hidden).tobytes().hex() for name, hidden in made.hidden.items()}
+    assert drawn == {"audio": "46013080d0", "text": "8902c11020"}, "the numbers of every release"
     table = pq.read_table(file)
     assert table.column_names == ["id", "audio", "text"]
     assert np.array_equal(table["text"].to_numpy(), ~made.hidden["text"])
@@ -135,8 +135,8 @@ def test_a_mask_is_kept_beside_the_features_and_read_back(
 def test_the_order_modalities_are_named_in_changes_nothing(tmp_path: Path) -> None:
     present = {"text": np.arange(30) % 3 > 0, "audio": np.arange(30) % 4 > 0, "vision": np.ones(30, bool)}
     ids = [f"s{row}" for row in range(30)]
-    one = make_mask(tmp_path, ids, present, cut(30), 0.3)
-    other = make_mask(tmp_path, ids, dict(reversed(present.items())), cut(30), 0.3)
+    one = make_mask(storage_at(tmp_path), ids, present, cut(30), 0.3)
+    other = make_mask(storage_at(tmp_path), ids, dict(reversed(present.items())), cut(30), 0.3)
     assert same(dict(sorted(one.hidden.items())), dict(sorted(other.hidden.items())))
     assert len(list((tmp_path / "masks").iterdir())) == 2
 
@@ -173,7 +173,7 @@ def test_a_damaged_mask_is_an_error_that_says_what_to_do(tmp_path: Path, end: st
     if (end, damage) == (".mask.json", "gone"):
         assert ask(tmp_path / "toy").note == "", "what a killed writer left is drawn over"
         return
-    with pytest.raises(CorruptStore, match=r"Delete .*mask\.json and run the command again: it draws the same mask"):
+    with pytest.raises(CorruptStore, match=r"Delete .*mask\.json,? and run the command again: it draws the same mask"):
         ask(tmp_path / "toy")
 
 
@@ -213,23 +213,14 @@ def test_what_cannot_be_drawn_is_refused(
     tmp_path: Path, rate: float, seed: int, names: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        make_mask(tmp_path, ["a", "b"], {name: np.ones(2, bool) for name in names}, cut(2), rate, seed)
+        make_mask(storage_at(tmp_path), ["a", "b"], {name: np.ones(2, bool) for name in names}, cut(2), rate, seed)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Features:
+@pytest.fixture(params=["float32", "int8"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Features:
     """20 samples of 0 to 4 tokens."""
-    ids, lengths = [f"s{row}" for row in range(20)], np.arange(20) % 5
-    identity, layout = Identity("text", "toy", {}), Layout(lengths, 3, 8, stored="float32")
-    packed = np.random.default_rng(0).normal(size=(layout.total, 3)).astype(np.float32) + 5
-    path = tmp_path / identity.folder
-    with FeatureWriter(path, identity, layout, ids) as writer:
-        for shard in writer.pending():
-            start, stop = layout.bounds(shard)
-            write_shard(path, shard, packed[start:stop])
-        writer.finalize(Items.of(layout, ids, missing=dict.fromkeys(range(0, 20, 5), "none")))
-    return open_features(path)
+    return make_store(tmp_path / "toy", np.arange(20) % 5, 3, 8, stored=request.param).features
 
 
 @pytest.mark.parametrize("fill", ["skip", "zero"])
@@ -238,11 +229,11 @@ def test_every_way_to_read_a_store_sees_the_mask(store: Features, fill: Fill) ->
     seen = pickle.loads(pickle.dumps(masked(store, hidden, fill)))
     rows = np.random.default_rng(1).permutation(20)
     tokens, lengths = seen.gather(rows, unavailable="empty")
-    plain = [store[row] if store.available[row] else np.zeros((0, 3), np.float32) for row in rows]
+    plain = [store[row] if store.available[row] else np.zeros((0, 3), store.dtype) for row in rows]
     gone = [(t[:0] if fill == "skip" else 0 * t) if hidden[row] else t for row, t in zip(rows, plain, strict=True)]
     assert lengths.tolist() == [len(t) for t in gone]
     assert np.array_equal(tokens, np.concatenate(gone))
-    out = np.empty((len(tokens) + 2, 3), np.float32)
+    out = np.empty((len(tokens) + 2, 3), store.dtype)
     assert np.array_equal(seen.gather(rows, out, "empty")[0], tokens)
     padded, mask = seen.padded(rows, unavailable="empty")
     assert np.array_equal(padded[mask], tokens)
@@ -261,14 +252,36 @@ def test_every_way_to_read_a_store_sees_the_mask(store: Features, fill: Fill) ->
     assert store[6].all(), "the store itself is as it was"
 
 
-def test_verify_and_removal_know_of_masks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fill", ["skip", "zero"])
+@pytest.mark.parametrize("stored", ["float16", "int8"])
+def test_masked_features_say_of_themselves_what_a_store_without_those_samples_would(
+    tmp_path: Path, fill: Fill, stored: str
+) -> None:
+    lengths, hidden = np.array([3, 1, 2, 0, 4]), np.array([True, False, True, True, False])
+    whole = make_store(tmp_path / "whole", lengths, stored=stored)
+    seen = masked(whole.features, hidden, fill)
+    kept = np.where(hidden, 0, lengths) if fill == "skip" else lengths
+    written = [np.zeros_like(tokens) if gone else tokens for tokens, gone in zip(whole.oracle, hidden, strict=True)]
+    expected = rewritten(tmp_path / "expected", kept, written, stored)
+    assert seen.content == expected.content
+    assert seen.checksums.tolist() == expected.checksums.tolist()
+    assert seen.lengths.tolist() == expected.lengths.tolist()
+    assert dict(seen.version.counts) == dict(expected.version.counts)
+    assert seen.content != whole.features.content
+
+
+def rewritten(place: Path, lengths: np.ndarray, oracle: list[np.ndarray], stored: str) -> Features:
+    """A store of just these tokens, by the call an import makes."""
+    ids = [f"clip/{row}" for row in range(len(lengths))]
+    tokens = np.concatenate([part[:length] for part, length in zip(oracle, lengths.tolist(), strict=True)])
+    version = write_features(storage_at(place), IDENTITY, ids, ids_digest(ids), lengths, tokens, stored)  # type: ignore[arg-type]
+    return open_features(place / IDENTITY.folder, version.number)
+
+
+def test_verify_knows_of_masks(tmp_path: Path) -> None:
     ask(tmp_path / "toy")
-    names = [problem.file for problem in verify_dataset(tmp_path / "toy").problems]
-    assert not any("masks" in name for name in names)
+    dataset = storage_at(tmp_path / "toy")
+    assert verify_dataset(dataset).sound
     (path,) = (tmp_path / "toy" / "masks").glob("*.mask.json")
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
-    assert any("masks" in problem.file for problem in verify_dataset(tmp_path / "toy").problems)
-    path.unlink()
-    assert any("draw the mask again" in problem.what for problem in verify_dataset(tmp_path / "toy").problems)
-    remove_dataset(tmp_path / "toy")
-    assert not (tmp_path / "toy").exists()
+    assert ["masks" in problem.file for problem in verify_dataset(dataset).problems] == [True]

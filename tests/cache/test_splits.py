@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,23 @@ from hypothesis import strategies as st
 from pgm.cache import (
     CachedDataset,
     DatasetCard,
-    FeatureWriter,
     Identity,
-    Items,
-    Layout,
     make_split,
     named_splits,
     open_dataset,
     open_split,
-    write_dataset,
-    write_shard,
+    publish,
+    rows_of,
+    shared_sources,
+    storage_at,
 )
 from pgm.cache.commands import cache_app
-from pgm.cache.draw import draw
+from pgm.cache.dataset.draw import draw
+from pgm.cache.dataset.verify import verify_dataset
 from pgm.cache.errors import CorruptStore, NotFound, UserError
-from pgm.cache.sources import rows_of, shared_sources
-from pgm.cache.verify import verify_dataset
 from typer.testing import CliRunner, Result
+
+from .conftest import make_store
 
 CARD = DatasetCard("toy", "classification", ("a", "b", "c"), ("accuracy",))
 OWN = ["train"] * 60 + ["val"] * 20 + ["test"] * 20
@@ -45,7 +46,7 @@ def make_dataset(root: Path, splits: list[str] = OWN, groups: Any = None, labels
     columns["label"] = pa.array(np.arange(count) % 3 if labels is None else labels)
     if groups is not None:
         columns["group"] = groups
-    write_dataset(root / "toy", CARD, pa.table(columns))
+    publish(storage_at(root / "toy"), CARD, pa.table(columns), {})
     return open_dataset(root, "toy")
 
 
@@ -194,7 +195,7 @@ def test_the_same_split_again_changes_nothing_and_another_of_its_name_is_refused
     assert tree(tmp_path) == before
     make_split(dataset, "label")
     assert [found.name for found in named_splits(dataset)] == ["label-val0.1-seed0", "mine"]
-    assert {name: value for name, value in tree(tmp_path).items() if "label-val" not in name} == before
+    assert before.items() <= tree(tmp_path).items()
 
 
 def test_a_typo_suggests_the_nearest_and_lists_what_is_there(tmp_path: Path) -> None:
@@ -214,31 +215,47 @@ def test_a_dataset_that_grew_refuses_its_old_splits(tmp_path: Path) -> None:
     assert "of an earlier list" in invoke(tmp_path, "split", "toy", "--list").stdout
 
 
-@pytest.mark.parametrize("name", ["mine.parquet", "mine.split.json"])
-def test_verify_covers_named_splits_and_reading_does_too(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("end", [".parquet", ".split.json"])
+def test_verify_covers_named_splits_and_reading_does_too(tmp_path: Path, end: str) -> None:
     dataset = make_dataset(tmp_path)
     make_split(dataset, "random", name="mine")
-    assert verify_dataset(dataset.path).sound
-    path = dataset.path / "splits" / name
+    assert verify_dataset(dataset.storage).sound
+    [path] = (tmp_path / "toy" / "splits").glob(f"*{end}")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     result = invoke(tmp_path, "verify", "toy")
     assert result.exit_code == 1
-    assert f"splits/{name}" in result.stdout
+    assert "splits/mine.split.json" in result.stdout
     with pytest.raises(CorruptStore):
         open_split(dataset, "mine")
     path.unlink()
-    assert not verify_dataset(dataset.path).sound
+    assert verify_dataset(dataset.storage).sound is (end == ".split.json"), "without its seal there is no split"
 
 
 def test_what_a_killed_writer_left_is_no_split_and_is_drawn_over(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path)
     make_split(dataset, "random", name="mine")
-    (dataset.path / "splits" / "mine.split.json").unlink()
+    (tmp_path / "toy/splits/mine.split.json").unlink()
     assert named_splits(dataset) == []
-    make_split(dataset, "random", seed=5, name="mine")
-    assert verify_dataset(dataset.path).sound
+    made = make_split(dataset, "random", seed=5, name="mine")
+    assert open_split(dataset, "mine")[0] == made
+    assert verify_dataset(dataset.storage).sound
+
+
+def test_of_two_that_draw_one_name_at_once_one_split_is_kept_whole(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path)
+
+    def drawn(seed: int) -> bool:
+        try:
+            make_split(dataset, "random", seed=seed, name="mine")
+        except UserError as error:
+            return "another split named 'mine'" not in str(error)
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(drawn, range(8))) == 1
+    assert len(open_split(dataset, "mine")[1]) == 100
 
 
 def test_removing_a_dataset_removes_its_splits(tmp_path: Path) -> None:
@@ -276,58 +293,51 @@ def test_the_command_asks_how_and_helps(tmp_path: Path) -> None:
 
 def test_presence_is_kept_sorted_and_other_modalities_stay_while_the_samples_do(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path)
-    assert dataset.presence == {}, "datasets of before open as they are"
-    bare = dataset.samples
+    assert dataset.presence == {}
+    place, bare = dataset.storage, dataset.samples
     vision, text = np.arange(100) % 2 == 0, np.arange(100) % 3 == 0
-    write_dataset(dataset.path, CARD, bare, {"vision": vision})
-    write_dataset(dataset.path, CARD, bare, {"text": text})
-    apart = (dataset.path / "samples.parquet").read_bytes()
+    publish(place, CARD, bare, {}, {"vision": vision})
+    apart = publish(place, CARD, bare, {}, {"text": text}).samples
     found = open_dataset(tmp_path, "toy")
     assert found.samples.column_names == ["id", "split", "label", "has_text", "has_vision"]
     assert np.array_equal(found.presence["text"], text)
     assert np.array_equal(found.presence["vision"], vision)
-    (dataset.path / "samples.parquet").unlink()
-    write_dataset(dataset.path, CARD, bare, {"vision": vision, "text": text})
-    assert (dataset.path / "samples.parquet").read_bytes() == apart
-    write_dataset(dataset.path, CARD, bare.slice(0, 90), {"text": text[:90]})
+    together = publish(storage_at(tmp_path / "other"), CARD, bare, {}, {"vision": vision, "text": text}).samples
+    assert together == apart, "the same table, whichever way it came together"
+    publish(place, CARD, bare.slice(0, 90), {}, {"text": text[:90]})
     assert set(open_dataset(tmp_path, "toy").presence) == {"text"}
-    assert verify_dataset(dataset.path).sound
+    assert verify_dataset(place).sound
 
 
-def add_store(dataset: CachedDataset, modality: str, sources: list[str]) -> Path:
-    """A store of one token a sample with these source digests."""
-    identity, ids = Identity(modality, "toy", {}), dataset.samples["id"].to_pylist()
-    layout = Layout(np.ones(len(ids), np.int64), 2, 64)
-    with FeatureWriter(dataset.path / identity.folder, identity, layout, ids) as writer:
-        for shard in writer.pending():
-            start, stop = layout.bounds(shard)
-            write_shard(dataset.path / identity.folder, shard, np.ones((stop - start, 2), np.float16))
-        writer.finalize(Items.of(layout, ids, source=sources))
-    return dataset.path / identity.folder
+def with_sources(dataset: CachedDataset, modality: str, sources: list[str]) -> CachedDataset:
+    """The dataset with a store of one token a sample, made from these."""
+    ids, identity = dataset.samples["id"].to_pylist(), Identity(modality, "toy", {})
+    made = make_store(dataset.storage, [1] * len(ids), 2, 64, identity=identity, ids=ids, sources=sources)
+    publish(dataset.storage, CARD, dataset.samples, {identity.folder: made.features.version.number})
+    return open_dataset(dataset.storage.parent, dataset.name)
 
 
 def test_test_samples_with_a_source_that_trains_or_validates_are_counted(tmp_path: Path) -> None:
-    dataset = make_dataset(tmp_path)
-    sources = [f"{row:032x}" for row in range(100)]
+    sources = [f"{row + 1:032x}" for row in range(100)]
     sources[80:85] = sources[0:5]  # of train
     sources[85:87] = sources[0:1] * 2  # of train again
     sources[90] = sources[70]  # of val
     sources[91:95] = [""] * 4
     sources[10:14] = [""] * 4  # no digest is no source
     sources[95] = sources[96]  # within test
-    store = add_store(dataset, "vision", sources)
-    shared = shared_sources(store, "vision", rows_of(dataset.samples["split"]))
+    dataset = with_sources(make_dataset(tmp_path), "vision", sources)
+    features = dataset.features("vision")
+    shared = shared_sources(features, rows_of(dataset.samples["split"]))
     assert (shared.test, shared.train, shared.val) == (20, 7, 1)
     told = "7 of 20 test samples have the same vision source as a training sample, 1 as a validation sample."
     assert str(shared) == told
     assert told in invoke(tmp_path, "stats", "toy").stdout
     stats = json.loads(invoke(tmp_path, "stats", "toy", "--json").stdout)
-    assert stats[str(store)]["shared_with_test"] == {"test": 20, "train": 7, "val": 1}
+    assert stats[features.url]["shared_with_test"] == {"test": 20, "train": 7, "val": 1}
 
 
 @pytest.mark.parametrize("digests", [True, False])
 def test_nothing_shared_is_nothing_said(tmp_path: Path, digests: bool) -> None:
-    dataset = make_dataset(tmp_path)
-    store = add_store(dataset, "text", [f"{row:032x}" if digests else "" for row in range(100)])
-    assert str(shared_sources(store, "text", rows_of(dataset.samples["split"]))) == ""
+    dataset = with_sources(make_dataset(tmp_path), "text", [f"{row + 1:032x}" if digests else "" for row in range(100)])
+    assert str(shared_sources(dataset.features("text"), rows_of(dataset.samples["split"]))) == ""
     assert "same text source" not in invoke(tmp_path, "stats", "toy").stdout

@@ -12,7 +12,7 @@ import pytest
 from pgm.cache.errors import NotFound
 from pgm.pipeline import ADAPTERS, ExtractOptions, extract, load_dataset
 from pgm.pipeline.datasets.commands import datasets_app
-from pgm.pipeline.events import Event, Note
+from pgm.pipeline.engine.events import Event, Note
 from typer.testing import CliRunner
 
 NAMES = (

@@ -12,13 +12,14 @@ import pytest
 import torch
 import transformers
 from distributed import LocalCluster
+from pgm.cache import storage_at
 from pgm.cache.errors import RunFailed, UserError
 from pgm.pipeline import Collection, EncoderSpec
-from pgm.pipeline.cluster import DaskExecutor
 from pgm.pipeline.decode import versions
 from pgm.pipeline.encoders import build_encoder, check_same_identity, resolve_spec
-from pgm.pipeline.job import EncodeJob
-from pgm.pipeline.plan import StoreOptions, make_plan
+from pgm.pipeline.engine.cluster import DaskExecutor
+from pgm.pipeline.engine.options import StoreOptions
+from pgm.pipeline.engine.plan import make_plan
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
 CLIP = {**SMALL, "image_size": 16, "patch_size": 8}
@@ -136,15 +137,11 @@ def test_a_plan_made_here_for_workers_with_gpus_is_named_by_their_dtype(few_digi
     encoder = build_encoder(resolve_spec(EncoderSpec("text"), "cuda"))
     assert encoder.identity_fields()["compute_dtype"] == "bfloat16"
     assert encoder.compute == torch.bfloat16
-    plan = make_plan(few_digits.only(["text"]), encoder, tmp_path, StoreOptions())
+    here = build_encoder(EncoderSpec("text", device="cpu"))
     # What is shipped says it too: a worker has nothing left to decide.
-    assert EncodeJob.of(plan).spec.compute == "bfloat16"
-    assert (
-        make_plan(
-            few_digits.only(["text"]), build_encoder(EncoderSpec("text", device="cpu")), tmp_path, StoreOptions()
-        ).spec.compute
-        == "float32"
-    )
+    for one, dtype in ((encoder, "bfloat16"), (here, "float32")):
+        plan = make_plan(few_digits.ids, few_digits.media["text"], one, storage_at(tmp_path), StoreOptions())
+        assert plan.job.spec.compute == dtype
 
 
 @pytest.mark.parametrize(
@@ -158,8 +155,8 @@ def test_a_worker_whose_encoder_is_another_refuses_and_says_in_what(
     clip: Path, few_digits: Collection, tmp_path: Path, change: Callable[[Path], None], named: str
 ) -> None:
     encoder = build_encoder(EncoderSpec("vision", str(clip)))
-    plan = make_plan(few_digits.only(["vision"]), encoder, tmp_path / "features", StoreOptions())
-    job = EncodeJob.of(plan)
+    storage = storage_at(tmp_path / "features")
+    job = make_plan(few_digits.ids, few_digits.media["vision"], encoder, storage, StoreOptions()).job
     assert job.build().identity_fields() == encoder.identity_fields()
     change(clip)
     with pytest.raises(RunFailed, match=rf"(?s)not the encoder the plan was made with.*{named}"):
@@ -172,10 +169,10 @@ def test_the_workers_of_a_scheduler_are_asked_for_their_devices(monkeypatch: pyt
         executor = DaskExecutor(scheduler=cluster.scheduler_address)
         try:
             assert executor.device_kind("auto") == "cpu"
-            monkeypatch.setattr("pgm.pipeline.cluster._device_kind", lambda device: "cuda")
+            monkeypatch.setattr("pgm.pipeline.engine.cluster._device_kind", lambda device: "cuda")
             assert executor.device_kind("auto") == "cuda"
             mixed = lambda device, dask_worker: "cuda" if dask_worker.name == 0 else "cpu"  # noqa: E731
-            monkeypatch.setattr("pgm.pipeline.cluster._device_kind", mixed)
+            monkeypatch.setattr("pgm.pipeline.engine.cluster._device_kind", mixed)
             with pytest.raises(UserError, match="--dtype float32, or --dtype bfloat16"):
                 executor.device_kind("auto")
         finally:

@@ -6,6 +6,7 @@ The truth is plain transformers: one sample, no batch, no padding, no PgM.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import torch
 import transformers
 from pgm.cache.errors import NotFound, UserError
 from pgm.pipeline import EncoderSpec
+from pgm.pipeline.encode import Failure
 from pgm.pipeline.encoders import FrozenEncoder, build_encoder
+from pgm.pipeline.engine.worker import Task, encoded
 from pgm.pipeline.media import FileMedia, Media, TextMedia
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
@@ -192,17 +195,12 @@ def plain_forward(folder: Path, modality: str, loader: str, item: Media) -> np.n
         return np.asarray(model(**inputs).last_hidden_state[0])
 
 
-def in_batches(encoder: FrozenEncoder, items: list[Media]) -> list[np.ndarray]:
-    """As a shard's task runs them: together, unless lengths must not mix."""
-    if encoder.mixes_lengths:
-        return encoder.encode(encoder.collate([encoder.decode(item) for item in items]))
-    lengths = encoder.measure(items)
-    out: dict[int, np.ndarray] = {}
-    for length in set(lengths):
-        rows = [row for row, other in enumerate(lengths) if other == length]
-        batch = encoder.collate([encoder.decode(items[row]) for row in rows])
-        out |= dict(zip(rows, encoder.encode(batch), strict=True))
-    return [out[row] for row in range(len(items))]
+def features(encoder: FrozenEncoder, items: list[Media]) -> list[np.ndarray]:
+    """As a task of these items encodes them."""
+    task = Task(0, [str(row) for row in range(len(items))], [item.digest() for item in items], items)
+    found = dict(encoded(encoder, task, "float32"))
+    assert not any(isinstance(tokens, Failure) for tokens in found.values()), found
+    return [found[row] for row in range(len(items))]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -211,11 +209,29 @@ def test_a_batch_gives_what_plain_transformers_gives_each_sample_alone(
 ) -> None:
     modality, _, loader = FAMILIES[name]
     encoder = build_encoder(EncoderSpec(modality, str(checkpoints[name])))
-    lengths = encoder.measure(media[modality])
-    for item, length, tokens in zip(media[modality], lengths, in_batches(encoder, media[modality]), strict=True):
+    for item, tokens in zip(media[modality], features(encoder, media[modality]), strict=True):
         alone = plain_forward(checkpoints[name], modality, loader, item)
-        assert tokens.shape == (length, encoder.dim) == alone.shape
+        assert tokens.shape == (encoder.lengths([encoder.decode(item)])[0], encoder.dim) == alone.shape
         np.testing.assert_allclose(tokens, alone, atol=2e-5)
+
+
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_samples_bits_do_not_depend_on_who_shares_its_task_or_batch(
+    name: str, compute: str, checkpoints: dict[str, Path], media: dict[str, list[Media]]
+) -> None:
+    """A store that grew must be the one made in one go: alone, in other orders, numbers and batch sizes."""
+    modality = FAMILIES[name][0]
+    items = media[modality] * 7
+    spec = EncoderSpec(modality, str(checkpoints[name]), compute=compute, device="cpu")
+    together = features(build_encoder(spec), items)
+    rng = np.random.default_rng(0)
+    for size in (1, 3, 16, None):
+        encoder = build_encoder(replace(spec, batch_size=size))
+        for count in (1, 2, 5, 17):
+            rows = rng.permutation(len(items))[:count]
+            for row, tokens in zip(rows, features(encoder, [items[row] for row in rows]), strict=True):
+                assert np.array_equal(tokens, together[row]), (size, count, row)
 
 
 @pytest.mark.parametrize("name", ["t5", "bert", "vit", "ast"])

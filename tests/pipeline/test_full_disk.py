@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pgm.cache import open_dataset
+from pgm.cache.dataset.verify import verify_store
 from pgm.cache.errors import RunFailed
-from pgm.cache.verify import verify
 from pgm.pipeline import Collection, ExtractOptions, extract
-from pgm.pipeline.events import Event, Finished, Planned, ShardWritten
+from pgm.pipeline.engine.events import Event, SegmentWritten
 
 SERIAL = ExtractOptions(preset="tiny", executor="serial")
 MEGABYTE = 1 << 20
@@ -39,18 +40,18 @@ def test_a_full_disk_stops_the_run_cleanly_and_it_resumes(
     events: list[Event] = []
     # The plan would refuse outright; here the space is taken by someone else after it looked.
     monkeypatch.setattr("pgm.pipeline.extraction.free_bytes", lambda _: 1 << 40)
-    with pytest.raises(RunFailed, match=r"[Nn]o space|full"):
+    with pytest.raises(RunFailed, match="no room"):
         extract(images, small_disk / "features", SERIAL, events.append)
-    written = sum(isinstance(event, ShardWritten) for event in events)
-    assert written >= 1
+    written = [event.segment for event in events if isinstance(event, SegmentWritten)]
+    assert written
     ballast.unlink()
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     again: list[Event] = []
     extract(images, small_disk / "features", SERIAL, again.append)
-    assert next(event for event in again if isinstance(event, Planned)).shards_done == written
-    [finished] = [event for event in again if isinstance(event, Finished)]
-    assert verify(Path(finished.store)).sound
+    assert [event.segment for event in again if isinstance(event, SegmentWritten) and event.there] == written
+    store = open_dataset(small_disk / "features", "digits").features("vision")
+    assert verify_store(store.store.storage).sound
     extract(images, tmp_path / "undisturbed", SERIAL)
-    [reference] = (tmp_path / "undisturbed" / "digits").glob("vision*")
-    for file in (path for path in reference.rglob("*") if path.is_file()):
-        assert (Path(finished.store) / file.relative_to(reference)).read_bytes() == file.read_bytes()
+    reference = open_dataset(tmp_path / "undisturbed", "digits").features("vision")
+    assert store.version.segments == reference.version.segments
+    assert store.content == reference.content

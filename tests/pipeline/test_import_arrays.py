@@ -11,6 +11,7 @@ import typer
 from pgm.cache import open_dataset
 from pgm.cache.errors import NotFound, UserError
 from pgm.pipeline.imports import ArrayModality, import_arrays
+from pgm.pipeline.imports import store as pgm_store
 from pgm.pipeline.imports.commands import import_command
 from typer.testing import CliRunner
 
@@ -59,7 +60,8 @@ def test_an_npz_enters_whole(tmp_path: Path) -> None:
             assert np.array_equal(vision[row], given["tokens"][row, : given["sizes"][row]])
     assert vision.identity.fields["provenance"] == "imported"
     assert vision.identity.fields["file"] == "mine.npz"
-    assert len(vision.identity.fields["digest"]) == 32
+    assert len(dataset.card.source["vision"]["digest"]) == 32
+    assert vision.index.source[[0, 1, 3]].any(axis=1).all()
 
 
 def test_stacked_train_and_test_arrays_need_no_split(tmp_path: Path) -> None:
@@ -80,20 +82,115 @@ def test_a_missing_split_is_made_and_said(tmp_path: Path) -> None:
     assert "No split was given" in dataset.card.notes[0]
 
 
-def test_importing_twice_finds_the_same_store(tmp_path: Path) -> None:
+def test_importing_twice_commits_nothing_the_second_time(tmp_path: Path) -> None:
     given = arrays()
-    for _ in range(2):
+    first, second = (
         import_arrays(tmp_path, "d", {"text": ArrayModality(given["vectors"])}, given["y"], given["part"])
-    assert len(open_dataset(tmp_path, "d").stores) == 1
-    import_arrays(tmp_path, "d", {"text": ArrayModality(given["vectors"] + 1)}, given["y"], given["part"])
-    assert len(open_dataset(tmp_path, "d").stores) == 2
+        for _ in range(2)
+    )
+    assert first.version == second.version
+    assert first.features("text").version.number == second.features("text").version.number == 1
 
 
-def test_other_lengths_of_the_same_array_are_another_store(tmp_path: Path) -> None:
+def test_changed_rows_alone_are_written_and_the_version_of_before_can_still_be_opened(tmp_path: Path) -> None:
+    given = arrays()
+    before = import_arrays(tmp_path, "d", {"text": ArrayModality(given["vectors"])}, given["y"], given["part"])
+    changed = given["vectors"].copy()
+    changed[4] += 1
+    after = import_arrays(tmp_path, "d", {"text": ArrayModality(changed)}, given["y"], given["part"])
+    new, old = after.features("text"), before.features("text")
+    assert len(new.version.segments) == 2
+    assert new.version.written["segments"] == 1
+    assert np.flatnonzero(new.checksums != old.checksums).tolist() == [4]
+    assert np.array_equal(new[4][0], changed[4].astype(np.float32))
+    assert np.array_equal(old[4][0], given["vectors"][4].astype(np.float32))
+
+
+def test_other_lengths_of_the_same_array_are_another_version(tmp_path: Path) -> None:
     given = arrays()
     for sizes in (given["sizes"], np.full(N, 5)):
-        import_arrays(tmp_path, "d", {"v": ArrayModality(given["tokens"], sizes)}, given["y"], given["part"])
-    assert sorted(info.counts["missing"] for info in open_dataset(tmp_path, "d").stores) == [0, 1]
+        dataset = import_arrays(tmp_path, "d", {"v": ArrayModality(given["tokens"], sizes)}, given["y"], given["part"])
+    store = dataset.features("v")
+    assert store.version.number == 2
+    assert store.lengths.tolist() == [5] * N
+    first = open_dataset(tmp_path, "d", 1).features("v")
+    assert first.lengths.tolist() == given["sizes"].tolist()
+
+
+def many(rows: int) -> dict[str, Any]:
+    generator = np.random.default_rng(1)
+    return {"tokens": generator.normal(size=(rows, 4, 64)).astype(np.float16), "y": np.arange(rows) % 2}
+
+
+def test_an_array_that_grew_by_a_tenth_writes_a_tenth_and_equals_one_imported_whole(tmp_path: Path) -> None:
+    given = many(2200)
+    part = ["train", "test"] * 1100
+    grown = [
+        import_arrays(tmp_path, "d", {"v": ArrayModality(given["tokens"][:rows])}, given["y"][:rows], part[:rows])
+        for rows in (2000, 2200)
+    ][1].features("v")
+    whole = import_arrays(tmp_path / "whole", "d", {"v": ArrayModality(given["tokens"])}, given["y"], part).features(
+        "v"
+    )
+    assert grown.content == whole.content
+    assert grown.version.written["bytes"] < 0.12 * sum(
+        store.version.written["bytes"] for store in (open_dataset(tmp_path, "d", 1).features("v"), grown)
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "store", "kept"),
+    [
+        ("float16", None, "float16"),
+        ("float32", None, "float32"),
+        ("float64", None, "float32"),
+        ("int16", None, "float32"),
+        ("float32", "float16", "float16"),
+        ("float32", "int8", "int8"),
+    ],
+)
+def test_the_type_of_the_file_is_kept_unless_another_is_asked_for(
+    tmp_path: Path, source: str, store: str | None, kept: str
+) -> None:
+    values = (np.random.default_rng(0).normal(size=(N, 3, 8)) * 100).astype(source)
+    np.savez(tmp_path / "x.npz", a=values, y=np.arange(N) % 2)
+    options = ["--store", store] if store else []
+    run("d", tmp_path / "x.npz", "--modality", "v", "--tokens", "a", "--labels", "y", "--features", tmp_path, *options)
+    found = open_dataset(tmp_path, "d").features("v")
+    assert found.store.stored == kept
+    assert found.identity.fields["stored_dtype"] == kept
+    tolerance = 1.0 if kept == "int8" else 0.1 if kept == "float16" != source else 0.0
+    np.testing.assert_allclose(found[3].astype(np.float64), values[3].astype(np.float64), atol=tolerance)
+
+
+def test_what_a_type_cannot_hold_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    given = arrays()
+    array = {"text": ArrayModality(given["vectors"] * 1000)}
+    with pytest.raises(UserError, match=r"float16 has numbers up to 65504\. Use --store float32"):
+        import_arrays(tmp_path, "d", array, given["y"], given["part"], store="float16")
+    assert not (tmp_path / "d").exists()
+
+
+def test_an_import_that_died_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = many(3000)
+    part = ["train", "test"] * 1500
+    written: list[str] = []
+    write = pgm_store.write_segment
+
+    def dying(*arguments: Any) -> Any:
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        segment = write(*arguments)
+        written.append(segment.name)
+        return segment
+
+    monkeypatch.setattr(pgm_store, "write_segment", dying)
+    with pytest.raises(KeyboardInterrupt):
+        import_arrays(tmp_path, "d", {"v": ArrayModality(given["tokens"])}, given["y"], part)
+    monkeypatch.setattr(pgm_store, "write_segment", write)
+    store = import_arrays(tmp_path, "d", {"v": ArrayModality(given["tokens"])}, given["y"], part).features("v")
+    assert set(written) < set(store.version.segments)
+    assert store.version.written["segments"] == len(store.version.segments) - 3
 
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:

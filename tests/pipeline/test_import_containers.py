@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 from pgm.cache import CachedDataset, open_dataset
+from pgm.cache.dataset.verify import verify_store
 from pgm.cache.errors import NotFound, UserError
-from pgm.cache.verify import verify
 from pgm.pipeline.imports.commands import import_command
 from safetensors.numpy import save_file
 from scipy.io import savemat
@@ -48,7 +48,7 @@ def run(*arguments: object) -> Any:
 def imported(root: Path, *arguments: object) -> tuple[CachedDataset, dict[str, Any]]:
     said = json.loads(run("mine", *arguments, "--features", root, "--json").stdout)
     dataset = open_dataset(root, "mine")
-    assert all(verify(info.path).sound for info in dataset.stores)
+    assert all(verify_store(store.storage).sound for store in dataset.stores.values())
     return dataset, said
 
 
@@ -157,7 +157,7 @@ def test_every_container_gives_the_same_dataset(tmp_path: Path, name: str) -> No
         if SIZES[row]:
             assert np.array_equal(vision[row], RAGGED[row])
     assert vision.identity.fields["file"] == name
-    assert len(vision.identity.fields["digest"]) == 32
+    assert len(dataset.card.source["vision"]["digest"]) == 32
 
 
 def test_a_matlab_structure_and_lines_filled_with_blanks(tmp_path: Path) -> None:
@@ -261,12 +261,13 @@ def test_lengths_without_a_name_go_with_the_modalities_in_order(tmp_path: Path) 
         imported(tmp_path, tmp_path / "x.npz", *options[:4], "--labels", "y", "--lengths", "c=sizes")
 
 
-def test_other_lengths_make_another_store(tmp_path: Path) -> None:
+def test_other_lengths_make_another_version(tmp_path: Path) -> None:
     save_npz(tmp_path / "x.npz")
     options = ["--modality", "a", "--tokens", "tokens", "--labels", "y"]
     imported(tmp_path, tmp_path / "x.npz", *options)
     dataset, _ = imported(tmp_path, tmp_path / "x.npz", *options, "--lengths", "sizes")
-    assert sorted(info.counts["ok"] for info in dataset.stores) == [N - 1, N]
+    [store] = dataset.stores.values()
+    assert [store.version(number).counts["ok"] for number in (1, 2)] == [N, N - 1]
 
 
 def test_padding_is_stripped_and_values_cleaned_when_asked(tmp_path: Path) -> None:
@@ -281,7 +282,7 @@ def test_padding_is_stripped_and_values_cleaned_when_asked(tmp_path: Path) -> No
     assert "a: 1 values that were infinite or NaN are now 0." in said["notes"]
     store = dataset.features("a")
     assert store.lengths.tolist() == np.maximum(SIZES, 1).tolist()
-    assert store.identity.fields["padding"] == "front"
+    assert dataset.card.source[store.identity.modality]["padding"] == "front"
     assert np.array_equal(store[4], padded[4, 2:].astype(np.float32))
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import typer
 from pgm.cache import open_dataset
+from pgm.cache.dataset.verify import verify_store
 from pgm.cache.errors import NotFound, UserError
-from pgm.cache.verify import verify
 from pgm.pipeline.imports.commands import import_command
 from typer.testing import CliRunner
 
@@ -98,7 +98,7 @@ def test_unaligned_features_are_cut_by_the_labels(tmp_path: Path) -> None:
     assert "audio: 1 values that were infinite or NaN are now 0." in notes
     assert "audio: 1 of 5 segments have no row of 'COVAREP'." in notes
     assert "70/10/20 drawn" in notes
-    assert all(verify(info.path).sound for info in dataset.stores)
+    assert all(verify_store(store.storage).sound for store in dataset.stores.values())
 
 
 @pytest.mark.parametrize("clip", ["{video}[{before}]", "{video}_{number}"])
@@ -170,7 +170,7 @@ def test_files_that_do_not_go_together_are_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="need as many different names; give one --modality for each"):
         run("mosi", label, covarep, smile, "--features", tmp_path)
     run("mosi", label, covarep, smile, "--modality", "audio", "--modality", "prosody", "--features", tmp_path)
-    assert {info.identity.modality for info in open_dataset(tmp_path, "mosi").stores} == {"audio", "prosody"}
+    assert open_dataset(tmp_path, "mosi").modalities == ["audio", "prosody"]
     other = write(tmp_path / "o.csd", "FACET", {"elsewhere": steps(1, 1, 1)})
     with pytest.raises(NotFound, match="no features for any labelled segment: its first entry is 'elsewhere'"):
         run("mosi", label, other, "--features", tmp_path)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import typer
 from pgm.cache import CachedDataset, open_dataset
+from pgm.cache.dataset.verify import verify_dataset, verify_store
 from pgm.cache.errors import NotFound, UserError
-from pgm.cache.verify import verify, verify_dataset
 from pgm.pipeline.imports.commands import import_command
 from scipy.io import savemat
 from typer.testing import CliRunner
@@ -36,7 +36,10 @@ def imported(tmp_path: Path, name: str, *arguments: object) -> tuple[CachedDatas
     root = tmp_path / "features"
     said = json.loads(run(name, *arguments, "--features", root, "--json").stdout)
     dataset = open_dataset(root, name)
-    for report in (verify_dataset(dataset.path), *(verify(info.path) for info in dataset.stores)):
+    for report in (
+        verify_dataset(dataset.storage),
+        *(verify_store(store.storage) for store in dataset.stores.values()),
+    ):
         assert not report.problems
     return dataset, said
 
@@ -127,7 +130,7 @@ def test_mmsa(tmp_path: Path, text_bert: bool, lengths: bool) -> None:
     for modality, samples in real.items():
         same(dataset, modality, samples)
     assert dataset.card.notes == ("audio: 2 values that were infinite or NaN are now 0.",)
-    assert dataset.features("audio").identity.fields["padding"] == "back"
+    assert dataset.card.source["audio"]["padding"] == "back"
     assert dataset.features("audio").identity.fields["provenance"] == "imported"
 
 
@@ -139,7 +142,7 @@ def test_mmsa_front_padded_and_without_any_frame(tmp_path: Path) -> None:
     real["vision"][4] = np.zeros((1, 3))
     dataset, said = imported(tmp_path, "mosei", save(tmp_path / "aligned_50.pkl", value), "--modality", "vision")
     assert list(said["modalities"]) == ["vision"]
-    assert dataset.features("vision").identity.fields["padding"] == "front"
+    assert dataset.card.source["vision"]["padding"] == "front"
     same(dataset, "vision", real["vision"])
 
 
@@ -172,10 +175,10 @@ def test_mmsa_that_does_not_fit_is_said(tmp_path: Path) -> None:
 def test_importing_a_pickle_twice_finds_its_stores(tmp_path: Path) -> None:
     value, _ = mmsa()
     first, _ = imported(tmp_path, "mosi", save(tmp_path / "a.pkl", value))
-    times = {info.path: (info.path / "store.json").stat().st_mtime_ns for info in first.stores}
+    before = list(first.storage.entries())
     again, _ = imported(tmp_path, "mosi", tmp_path / "a.pkl")
-    assert {info.path: (info.path / "store.json").stat().st_mtime_ns for info in again.stores} == times
-    assert len(times) == 3
+    assert list(again.storage.entries()) == before, "not a file is new or touched"
+    assert len(again.stores) == 3
 
 
 @pytest.mark.parametrize("kind", ["S", "object", "repeated"])
@@ -199,7 +202,7 @@ def test_mult(tmp_path: Path, kind: str) -> None:
     assert said["layout"] == "mult"
     for modality, samples in real.items():
         same(dataset, modality, samples)
-        assert dataset.features(modality).identity.fields["padding"] == "front"
+        assert dataset.card.source[modality]["padding"] == "front"
     ids = ["v0_0", "v0_1", "v0_2", "v1_0", "v2_0", "v2_1"]
     if kind == "repeated":
         ids = [f"{name}.0_{name[-1]}.5" for name in ids]

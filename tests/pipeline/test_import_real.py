@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import typer
 from pgm.cache import CachedDataset, open_dataset
-from pgm.cache.verify import verify, verify_dataset
+from pgm.cache.dataset.verify import verify_dataset, verify_store
 from pgm.pipeline.imports.commands import import_command
 from scipy.io import loadmat
 from typer.testing import CliRunner
@@ -28,15 +28,15 @@ def imported(root: Path, name: str, file: Path, *options: str) -> tuple[CachedDa
     arguments = [name, str(file), *options, "--features", str(root), "--json"]
     said = json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)
     dataset = open_dataset(root, name)
-    assert verify_dataset(dataset.path).sound
-    assert all(verify(info.path).sound for info in dataset.stores)
+    assert verify_dataset(dataset.storage).sound
+    assert all(verify_store(store.storage).sound for store in dataset.stores.values())
     return dataset, said
 
 
 def tokens(dataset: CachedDataset, modality: str) -> Any:
     store = dataset.features(modality)
     assert (store.lengths == 1).all()
-    return store.token_rows(0, len(store))
+    return store.gather(np.arange(len(store)))[0]
 
 
 def test_mosi(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pgm.cache.storage.local import TEMPORARY
 from pgm.pipeline import Collection, ExtractOptions, extract, load_dataset
 
 RUNS = int(os.environ.get("PGM_KILL_RUNS", "1"))
@@ -27,11 +28,14 @@ DEADLINE = 120.0
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Every file below a folder, by content."""
+    """Every file below a folder, by content, but for the JSON of versions, which says when they were committed, and
+    what a killed writer left under a temporary name, which `pgm cache gc` sweeps."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
+        and not (path.parent.name == "versions" and path.suffix == ".json")
+        and not any(part.startswith(TEMPORARY) for part in path.parts)
     }
 
 
@@ -76,8 +80,8 @@ def extraction(digits_root: Path, features: Path, *options: str) -> tuple[str, .
 
 
 def written(features: Path) -> int:
-    """Shards that have a record."""
-    return len(list(features.glob("digits/*/.writing/records/*.json")))
+    """Segments that are there."""
+    return len(list(features.glob("digits/*/segments/[!.]*")))
 
 
 def wait_until(condition: object, child: subprocess.Popen[bytes], what: str) -> None:
@@ -91,7 +95,7 @@ def wait_until(condition: object, child: subprocess.Popen[bytes], what: str) -> 
 
 def wait_for_a_random_moment(features: Path, child: subprocess.Popen[bytes], rng: random.Random) -> None:
     some = rng.randint(1, 3)
-    wait_until(lambda: written(features) >= some, child, f"{some} shards")
+    wait_until(lambda: written(features) >= some, child, f"{some} segments")
     time.sleep(rng.random() * 0.1)
 
 
@@ -109,12 +113,12 @@ def test_killing_the_whole_run(
     command = extraction(digits_root, features, "--executor", executor, "--workers", "2")
     with process(*command, cwd=tmp_path) as child:
         wait_for_a_random_moment(features, child, random.Random(f"{executor}{attempt}"))
-    assert not list(features.glob("digits/*/store.json"))
+    assert not list(features.glob("digits/versions/*"))
     assert finish(sounds, features) == undisturbed
 
 
 @pytest.mark.parametrize("attempt", range(RUNS))
-def test_killing_a_worker_costs_its_shard_only(
+def test_killing_a_worker_costs_its_segment_only(
     undisturbed: dict[str, str], digits_root: Path, tmp_path: Path, attempt: int
 ) -> None:
     features = tmp_path / "features"

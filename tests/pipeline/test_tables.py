@@ -68,7 +68,7 @@ def test_a_table_goes_through_to_features(folder: Path, tmp_path: Path) -> None:
         load_table(folder / "t.csv", COLUMNS), tmp_path / "features", ExtractOptions(preset="tiny", executor="serial")
     )
     dataset = open_dataset(tmp_path / "features", "t")
-    assert list(dataset.features("vision").items.status) == ["ok"] * 4 + ["missing", "ok"]
+    assert dataset.features("vision").status.tolist() == ["ok"] * 4 + ["missing", "ok"]
     assert dataset.features("text")[0].shape[1] == 128
     assert dataset.features("audio")[5].shape == (16, 128)
 

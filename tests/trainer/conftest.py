@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from pgm.cache import DatasetCard, FeatureWriter, Identity, Items, Layout, write_dataset, write_shard
+from pgm.cache import DatasetCard, Identity, ids_digest, publish, storage_at
+from pgm.cache import write_features as write_store
 from pgm.trainer import Run, train
 
 # Models this small gain nothing from a second thread, and lose much when another process wants the core.
@@ -27,17 +28,12 @@ def write_features(
     folder: Path, modality: str, tokens: list[np.ndarray], ids: Sequence[str], dim: int, encoder: str = "toy"
 ) -> Path:
     """One store from a list of (S, D) arrays; S = 0 is a missing modality."""
-    layout = Layout(np.array([len(t) for t in tokens]), dim, 32, stored="float32")
     packed = np.concatenate([t.reshape(-1, dim) for t in tokens]).astype(np.float32)
-    identity = Identity(modality, encoder, {"weights": "toy", "samples": "all"})
-    missing = {row: "not recorded" for row, t in enumerate(tokens) if not len(t)}
-    path = folder / identity.folder
-    with FeatureWriter(path, identity, layout, ids) as writer:
-        for shard in writer.pending():
-            start, stop = layout.bounds(shard)
-            write_shard(path, shard, packed[start:stop])
-        writer.finalize(Items.of(layout, ids, missing=missing))
-    return path
+    identity = Identity(modality, encoder, {"weights": "toy"})
+    lengths = [len(t) for t in tokens]
+    # Small segments, so that every batch reads from several.
+    write_store(storage_at(folder), identity, ids, ids_digest(ids), lengths, packed, "float32", segment_bytes=1 << 10)
+    return folder / identity.folder
 
 
 def write_toy(
@@ -69,7 +65,7 @@ def write_toy(
         columns["group"] = [f"video{row}" for row in generator.integers(0, groups, len(splits))]
     columns |= more or {}
     names = () if task == "sentiment" else ("none", "one", "two", "both")
-    write_dataset(root / name, DatasetCard(name, task, names, ("accuracy",), splits=counts), pa.table(columns))
+    stores = {}
     for column, (modality, dim) in enumerate(widths.items()):
         known = classes if task == "retrieval" else bits[:, column]
         direction = generator.normal(size=(4, dim))
@@ -78,7 +74,9 @@ def write_toy(
             length = 0 if generator.random() < missing else int(generator.integers(1, longest + 1))
             noise = generator.normal(size=(length, dim)) * 0.7
             tokens.append(direction[known[row]] + noise)
-        write_features(root / name, modality, tokens, ids, dim)
+        stores[write_features(root / name, modality, tokens, ids, dim).name] = 1
+    card = DatasetCard(name, task, names, ("accuracy",), splits=counts)
+    publish(storage_at(root / name), card, pa.table(columns), stores)
     return root
 
 

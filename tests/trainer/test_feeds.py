@@ -127,18 +127,15 @@ def test_both_feeds_train_to_the_same_weights(
 
 
 def test_statistics_are_those_of_the_training_tokens_and_constant_features_become_zero(tmp_path: Path) -> None:
-    from pgm.cache import FeatureWriter, Identity, Items, Layout, write_shard
+    from pgm.cache import Identity, open_features, storage_at, write_features
     from pgm.trainer.batch import Inputs
     from pgm.trainer.model import Standardize, statistics_of
 
     generator = np.random.default_rng(0)
     tokens = (generator.normal(size=(3000, 4)) * [1e-3, 1, 300, 0] + [5, 0, -40, 7]).astype(np.float32)
-    ids, layout = [f"{row}" for row in range(1000)], Layout(np.full(1000, 3), 4, 512, stored="float32")
-    with FeatureWriter(tmp_path / "s", Identity("text", "x", {}), layout, ids) as writer:
-        for shard in writer.pending():
-            start, stop = layout.bounds(shard)
-            write_shard(tmp_path / "s", shard, tokens[start:stop])
-        store = writer.finalize(Items.of(layout, ids))
+    ids, identity = [f"{row}" for row in range(1000)], Identity("text", "x", {})
+    write_features(storage_at(tmp_path), identity, ids, "ids", np.full(1000, 3), tokens, "float32")
+    store = open_features(tmp_path / identity.folder)
     mean, scale = statistics_of(store, np.arange(500))
     wanted = tokens[:1500].astype(np.float64)
     assert np.allclose(mean.numpy(), wanted.mean(0), rtol=1e-5, atol=1e-5)

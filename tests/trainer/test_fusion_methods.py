@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pgm.cache.identity import canonical_json
+from pgm.cache.store.identity import canonical_json
 from pgm.trainer.batch import Inputs
 from pgm.trainer.methods import (
     METHODS,

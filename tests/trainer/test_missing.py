@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pgm.cache import open_dataset, write_dataset
+from pgm.cache import open_dataset, publish, storage_at
 from pgm.cache.errors import CorruptStore, IdentityMismatch, UserError
 from pgm.cli import app
 from pgm.trainer import Run
@@ -52,7 +52,7 @@ def whole(tmp_path: Path) -> Path:
 def lacking(whole: Path, root: Path, hidden: Mapping[str, np.ndarray], zeros: bool) -> Path:
     """The same dataset with the hidden samples' tokens really gone, or zeros."""
     dataset = open_dataset(whole, "toy")
-    write_dataset(root / "toy", dataset.card, dataset.samples)
+    publish(storage_at(root / "toy"), dataset.card, dataset.samples, {})
     ids = dataset.samples["id"].to_pylist()
     for modality, dim in WIDTHS.items():
         store = dataset.features(modality)

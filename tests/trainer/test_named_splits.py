@@ -14,15 +14,14 @@ import pytest
 import typer
 from pgm.cache import (
     DatasetCard,
-    FeatureWriter,
     Identity,
-    Items,
-    Layout,
+    ids_digest,
     make_split,
     open_dataset,
     open_split,
-    write_dataset,
-    write_shard,
+    publish,
+    storage_at,
+    write_features,
 )
 from pgm.cache.errors import IdentityMismatch, NotFound, UserError
 from pgm.trainer import Run
@@ -59,7 +58,7 @@ def test_without_a_named_split_the_configuration_has_the_keys_it_always_had(toy:
     shutil.copytree(toy, copy)
     dataset = open_dataset(copy, "toy")
     present = np.ones(len(dataset.samples), bool)
-    write_dataset(dataset.path, dataset.card, dataset.samples, {"text": present, "vision": ~present})
+    publish(dataset.storage, dataset.card, dataset.samples, {}, {"text": present, "vision": ~present})
     make_split(open_dataset(copy, "toy"), "random", name="mine")
     again = resolve(Request(copy, tmp_path, method="concat"))
     assert content_hash(again.config) == content_hash(resolved.config)
@@ -144,7 +143,7 @@ def test_the_command_takes_a_split_and_refuses_a_typo(grouped: Path, tmp_path: P
 def test_a_named_split_replaces_a_missing_validation(tmp_path: Path, make_toy: Callable[..., Path]) -> None:
     root = make_toy(tmp_path, counts={"train": 80, "test": 20})
     make_split(open_dataset(root, "toy"), "random", 0.25, name="mine")
-    data = load_data(root, "toy", ["text"], {}, Protocol(), "mine")
+    data = load_data(open_dataset(root, "toy"), ["text"], {}, Protocol(), "mine")
     assert len(data.splits["val"]) == 20
     assert not any("no validation split" in note for note in data.notes)
 
@@ -154,18 +153,15 @@ def duplicated(root: Path, shared: int, notes: tuple[str, ...] = ()) -> Path:
     ids, splits = [f"s{row}" for row in range(40)], ["train"] * 20 + ["val"] * 10 + ["test"] * 10
     card = DatasetCard("twins", "classification", ("a", "b"), ("accuracy",), notes=notes)
     labels = pa.array([row % 2 for row in range(40)], pa.int32())
-    write_dataset(root / "twins", card, pa.table({"id": ids, "split": splits, "label": labels}))
+    dataset, stores = storage_at(root / "twins"), {}
     for modality in ("text", "vision"):
-        identity, layout = Identity(modality, "toy", {}), Layout(np.full(40, 2), 3, 64, stored="float32")
-        path = root / "twins" / identity.folder
-        sources = [f"{modality}{row}" for row in range(40)]
+        identity = Identity(modality, "toy", {})
+        tokens = np.random.default_rng(0).normal(size=(40, 2, 3))
         if modality == "vision":
-            sources[30 : 30 + shared] = sources[:shared]
-        with FeatureWriter(path, identity, layout, ids) as writer:
-            for shard in writer.pending():
-                start, stop = layout.bounds(shard)
-                write_shard(path, shard, np.random.default_rng(shard).normal(size=(stop - start, 3)))
-            writer.finalize(Items.of(layout, ids, source=sources))
+            tokens[30 : 30 + shared] = tokens[:shared]
+        written = write_features(dataset, identity, ids, ids_digest(ids), [2] * 40, tokens.reshape(80, 3), "float32")
+        stores[identity.folder] = written.number
+    publish(dataset, card, pa.table({"id": ids, "split": splits, "label": labels}), stores)
     return root
 
 
@@ -180,7 +176,7 @@ def test_known_duplicates_are_a_note_of_the_run(
 
 def test_without_duplicates_there_is_no_note(tmp_path: Path) -> None:
     root = duplicated(tmp_path, 0)
-    assert load_data(root, "twins", ["text", "vision"], {}, Protocol()).notes == ()
+    assert load_data(open_dataset(root, "twins"), ["text", "vision"], {}, Protocol()).notes == ()
 
 
 def test_duplicates_are_those_of_the_split_that_is_used(tmp_path: Path) -> None:
@@ -191,7 +187,7 @@ def test_duplicates_are_those_of_the_split_that_is_used(tmp_path: Path) -> None:
     twins = {row: row - 30 if row >= 30 else row + 30 for row in (*range(10), *range(30, 40))}
     tested = [row for row in twins if parts[row] == "test"]
     train = sum(parts[twins[row]] == "train" for row in tested)
-    notes = load_data(root, "twins", ["vision"], {}, Protocol(), "mine").notes
+    notes = load_data(open_dataset(root, "twins"), ["vision"], {}, Protocol(), "mine").notes
     assert train > 0
     assert any(note.startswith(f"{train} of 20 test samples") for note in notes)
 
@@ -199,7 +195,7 @@ def test_duplicates_are_those_of_the_split_that_is_used(tmp_path: Path) -> None:
 def test_what_the_datasets_card_warns_of_is_said_by_training(tmp_path: Path) -> None:
     trap = "12.5 % of the titles (1 of 8) contain the name of their class."
     root = duplicated(tmp_path, 2, (trap,))
-    notes = load_data(root, "twins", ["vision"], {}, Protocol()).notes
+    notes = load_data(open_dataset(root, "twins"), ["vision"], {}, Protocol()).notes
     assert notes == ("2 of 10 test samples have the same vision source as a training sample.", trap)
 
 
@@ -207,6 +203,6 @@ def test_a_split_of_other_samples_is_refused(grouped: Path, tmp_path: Path) -> N
     dataset = open_dataset(grouped, "toy")
     make_split(dataset, "random", name="mine")
     table = dataset.samples
-    write_dataset(dataset.path, dataset.card, table.set_column(0, "id", [[f"x{row}" for row in range(160)]]))
+    publish(dataset.storage, dataset.card, table.set_column(0, "id", [[f"x{row}" for row in range(160)]]), {})
     with pytest.raises(UserError):
         resolve(Request(grouped, tmp_path, method="concat", split="mine"))

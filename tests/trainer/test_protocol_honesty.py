@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from pgm.cache import open_dataset, write_dataset
+from pgm.cache import open_dataset, publish, storage_at
 from pgm.cache.errors import NotFound, RunFailed, UserError
 from pgm.trainer import Run
 from pgm.trainer.data import load_data
@@ -33,7 +33,7 @@ def with_shuffled_test_labels(source: Path, target: Path) -> Path:
     test = np.flatnonzero(np.array(table["split"].to_pylist()) == "test")
     labels[test] = labels[np.roll(test, 7)]
     position = table.column_names.index("label")
-    write_dataset(target / "toy", dataset.card, table.set_column(position, "label", [labels]))
+    publish(storage_at(target / "toy"), dataset.card, table.set_column(position, "label", [labels]), {})
     return target
 
 
@@ -113,7 +113,7 @@ def test_a_missing_validation_split_is_carved_from_train_and_said(
 ) -> None:
     root = make_toy(tmp_path, counts={"train": 160, "test": 40}, groups=groups)
     protocol = Protocol(val_fraction=0.2)
-    data = load_data(root, "toy", ["text"], {}, protocol)
+    data = load_data(open_dataset(root, "toy"), ["text"], {}, protocol)
     train, val, test = (set(data.splits[name].tolist()) for name in ("train", "val", "test"))
     assert test == set(range(160, 200))
     assert not train & val
@@ -128,7 +128,7 @@ def test_a_missing_validation_split_is_carved_from_train_and_said(
         assert len(val) == 32
         share = np.bincount(data.targets[sorted(val)], minlength=4) / np.bincount(data.targets[:160], minlength=4)
         assert np.all(np.abs(share - 0.2) < 0.05), "every class in the same share"
-    again = load_data(root, "toy", ["vision"], {}, protocol)
+    again = load_data(open_dataset(root, "toy"), ["vision"], {}, protocol)
     assert np.array_equal(again.splits["val"], data.splits["val"]), "all runs select on the same samples"
 
 

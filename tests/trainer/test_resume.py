@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pgm.cache.errors import RunFailed, StoreLocked
-from pgm.cache.lock import StoreLock
+from pgm.cache.errors import RunFailed, RunLocked
 from pgm.trainer import Run
 from pgm.trainer.events import BatchFinished, Event, RunStarted
+from pgm.trainer.lock import RunLock
 from pgm.trainer.request import Request, resolve
 from pgm.trainer.training import Execution, carry_out
 from safetensors.torch import load_file
@@ -135,9 +135,9 @@ def test_a_damaged_checkpoint_says_so_and_force_recovers(toy: Path, tmp_path: Pa
 def test_a_run_in_progress_elsewhere_is_left_alone(toy: Path, tmp_path: Path, quick: Callable[..., Run]) -> None:
     run = quick(toy, tmp_path)
     (run.path / "result.json").unlink()
-    lock = StoreLock(run.path)
+    lock = RunLock(run.path)
     lock.acquire()
-    with pytest.raises(StoreLocked, match="is being written by process"):
+    with pytest.raises(RunLocked, match="is being written by process"):
         quick(toy, tmp_path)
     lock.release()
     assert quick(toy, tmp_path).finished

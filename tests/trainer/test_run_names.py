@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from pgm.cache import open_dataset, write_dataset
+from pgm.cache import open_dataset, publish, storage_at
 from pgm.trainer import Missing, Run
 from pgm.trainer.inference import evaluate_run, evaluated_together, load, predict
 from pgm.trainer.laziness import measure
@@ -178,7 +178,7 @@ def test_predictions_need_no_labels_of_the_samples(
     features = tmp_path / "features"
     shutil.copytree(toy, features)
     dataset = open_dataset(features, "toy")
-    write_dataset(features / "toy", dataset.card, dataset.samples.drop_columns(["label"]))
+    publish(storage_at(features / "toy"), dataset.card, dataset.samples.drop_columns(["label"]), {})
     assert predict(finished, features, None, tmp_path / "all.parquet", {}, "auto", "auto") == 160
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import typer
-from pgm.cache import open_dataset
+from pgm.cache import open_dataset, publish
 from pgm.cache.errors import IdentityMismatch, NotFound, PgMError, UserError
 from pgm.trainer import Run, list_runs, open_run
 from pgm.trainer import commands as trainer_commands
@@ -172,11 +172,11 @@ def test_predict_refuses_features_of_another_encoder(
 ) -> None:
     root = make_toy(tmp_path, counts={"train": 4, "test": 4})
     dataset = open_dataset(root, "toy")
-    shutil.rmtree(dataset.features("text").path)
     tokens = [np.zeros((2, 6), np.float32)] * 8
-    make_store(root / "toy", "text", tokens, dataset.samples["id"].to_pylist(), 6, encoder="other")
+    other = make_store(root / "toy", "text", tokens, dataset.samples["id"].to_pylist(), 6, encoder="other")
+    publish(dataset.storage, dataset.card, dataset.samples, {other.name: 1})
     with pytest.raises(IdentityMismatch, match=r'encoder: "other" here, "toy" asked for'):
-        predict(finished, root, None, tmp_path / "out.parquet", {}, "auto", "cpu")
+        predict(finished, root, None, tmp_path / "out.parquet", {"text": other.name}, "auto", "cpu")
 
 
 @pytest.mark.parametrize(

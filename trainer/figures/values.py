@@ -109,7 +109,7 @@ def confusion_values(cells: Sequence[Cell]) -> ConfusionValues:
 
 def sample_texts(cell: Cell) -> dict[str, str]:
     """Sample id -> its text, where samples.parquet keeps one."""
-    samples = open_dataset(cell.request.features, cell.resolved.folder).samples
+    samples = open_dataset(cell.request.features, cell.resolved.folder, cell.resolved.data.version).samples
     if "text" not in samples.column_names:
         return {}
     return dict(zip(samples["id"].to_pylist(), samples["text"].to_pylist(), strict=True))

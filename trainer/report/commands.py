@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ...cache.durable import write_atomically
 from ..commands import JsonOption
+from ..files import write_atomically
 from ..tables.options import RunOptions, expanded
 
 EXAMPLE = """Example:

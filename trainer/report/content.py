@@ -41,7 +41,7 @@ class Part:
 def content(request: Request, seeds: int, look: Look) -> dict[str, Any]:
     """Everything the page shows. Raises NotFound where no run of any table is finished, saying what makes them."""
     assert request.dataset is not None
-    dataset = open_dataset(request.features, request.dataset)
+    dataset = open_dataset(request.features, request.dataset, request.version)
     parts = tables(request, seeds, dataset.card.task)
     if not parts:
         raise NotFound(
@@ -72,7 +72,7 @@ def content(request: Request, seeds: int, look: Look) -> dict[str, Any]:
 
 def tables(request: Request, seeds: int, task: str) -> list[Part]:
     """The tables that have a finished run."""
-    dataset = open_dataset(request.features, request.dataset or "")
+    dataset = open_dataset(request.features, request.dataset or "", request.version)
     from ..data import modalities_in
 
     modalities = modalities_in(dataset, request.modalities)
@@ -99,6 +99,8 @@ def command(verb: str, request: Request, seeds: int) -> str:
         parts += ["--store", f"{name}={value}"]
     if request.split is not None:
         parts += ["--split", request.split]
+    if request.version is not None:
+        parts += ["--version", str(request.version)]
     if str(request.features) != "features":
         parts += ["--features", str(request.features)]
     if str(request.runs) != "runs":

@@ -25,6 +25,7 @@ from ..commands import (
     RunsOption,
     SequenceOption,
     SplitOption,
+    VersionOption,
     given,
     pairs,
 )
@@ -56,7 +57,8 @@ class RunOptions:
     split: SplitOption = None
     sequence: SequenceOption = "sample"
     context: ContextOption = None
-    features: FeaturesOption = Path("features")
+    version: VersionOption = None
+    features: FeaturesOption = "features"
     runs: RunsOption = Path("runs")
 
     def request(self, device: str) -> Request:
@@ -79,6 +81,7 @@ class RunOptions:
             device=device,
             split=self.split,
             context=context_of(self.sequence, self.context),
+            version=self.version,
         )
 
 
@@ -154,7 +157,7 @@ def known_of(base: Request) -> tuple[tuple[str, ...], str]:
     from ..data import modalities_in
 
     assert base.dataset is not None
-    dataset = open_dataset(base.features, base.dataset)
+    dataset = open_dataset(base.features, base.dataset, base.version)
     return modalities_in(dataset, base.modalities), dataset.card.task
 
 

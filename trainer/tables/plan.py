@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ...cache.identity import canonical_json
+from ...cache.store.identity import canonical_json
 from ..methods import Stage
 from ..predictions import read_predictions
 from ..request import Request, Resolved, resolve

@@ -156,7 +156,7 @@ def over_samples(pairs: Sequence[CellPair]) -> tuple[float, float] | None:
 
 def groups_of(cell: Cell) -> list[str] | None:
     """Each test sample's group, where the dataset has groups."""
-    samples = open_dataset(cell.request.features, cell.resolved.folder).samples
+    samples = open_dataset(cell.request.features, cell.resolved.folder, cell.resolved.data.version).samples
     if "group" not in samples.column_names:
         return None
     data, groups = cell.resolved.data, dict(zip(*(samples[name].to_pylist() for name in ("id", "group")), strict=True))

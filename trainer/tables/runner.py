@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ...cache import absolute_url
 from ...cache.errors import PgMError
 from ..events import Listener, silent
 from ..request import Request, resolve
@@ -158,7 +159,7 @@ def settled(cell: Cell) -> Request:
     request, resolved = cell.request, cell.resolved
     return replace(
         request,
-        features=request.features.absolute(),
+        features=absolute_url(request.features),
         runs=request.runs.absolute(),
         device=str(resolved.device),
         settings={**request.settings, "precision": resolved.protocol.precision},

@@ -1,0 +1,51 @@
+"""What a `pgm cache` command speaks of: everything under a features root, one dataset, or one store."""
+
+from dataclasses import dataclass
+
+from ..errors import NotFound
+from ..nearest import nearest
+from ..storage import Storage, storage_at
+from ..store.store import STORE
+from ..store.version import VERSIONS
+from .dataset import Place, refuse_earlier, store_folders
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Datasets meant as a whole, and stores; a single store comes without its dataset."""
+
+    datasets: tuple[Storage, ...]
+    stores: tuple[Storage, ...]
+
+
+def select(root: Place, target: str | None = None) -> Selection:
+    """Resolve a dataset's name or place, or a store's place; None is all of `root`. NotFound suggests a name."""
+    storage = storage_at(root)
+    if target is None:
+        return _whole([storage.under(name) for name in dataset_names(storage)])
+    for place in (storage.under(target), storage_at(target)):
+        refuse_earlier(place)
+        if place.exists(STORE):
+            return Selection((), (place,))
+        if is_dataset(place):
+            return _whole([place])
+    known = dataset_names(storage)
+    raise NotFound(
+        f"{target!r} is neither a dataset under {storage.url}/ nor the place of a store{nearest(target, known)}. "
+        + (f"Datasets: {', '.join(known)}." if known else f"{storage.url}/ holds no dataset.")
+    )
+
+
+def dataset_names(root: Storage) -> list[str]:
+    """The datasets under a root, also those of which nothing is published yet."""
+    return [name for name in root.names() if is_dataset(root.under(name))]
+
+
+def is_dataset(place: Storage) -> bool:
+    """Whether there is a published dataset, or a store of one that is still being made."""
+    return bool(place.names(VERSIONS) or store_folders(place))
+
+
+def _whole(datasets: list[Storage]) -> Selection:
+    stores = (dataset.under(folder) for dataset in datasets for folder in store_folders(dataset))
+    return Selection(tuple(datasets), tuple(stores))

@@ -1,0 +1,145 @@
+"""Remote objects on this machine's disk: fetched once, checked by digest, the least recently used ones removed.
+
+`PGM_MIRROR` is the folder (~/.cache/pgm/mirror), `PGM_MIRROR_SIZE` what it may hold (as 200GB; by default half of what
+the disk could give it). Objects never change, so what is there is right; a process that has mapped a file keeps it when
+it is removed, and whoever asks for it again fetches it again.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from ..errors import CorruptStore, RunFailed, UserError
+from .base import digest_of, total_bytes
+from .local import TEMPORARY, LocalStorage
+
+if TYPE_CHECKING:
+    from .remote import RemoteStorage
+
+FOLDER = "PGM_MIRROR"
+SIZE = "PGM_MIRROR_SIZE"
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+KEPT = 0.8  # of its size, after making room
+ABANDONED = 3600.0  # seconds after which a half-fetched object is nobody's
+
+
+@dataclass(eq=False)
+class Mirror:
+    """A folder of fetched objects and groups, each one entry. size: bytes it may hold; None: half of what is free."""
+
+    folder: Path
+    size: int | None = None
+    _unseen: float = 0.0  # bytes that may still be fetched before the folder is looked at again
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @staticmethod
+    def here() -> "Mirror":
+        """The mirror the environment names."""
+        return mirror_of(os.environ.get(FOLDER, ""), os.environ.get(SIZE, ""))
+
+    def path(self, storage: "RemoteStorage", key: str, digest: str) -> Path:
+        """Where an object or group lies on this disk, fetched if need be. Raises FileNotFoundError, CorruptStore."""
+        place = self.folder / entry_name(storage.url, key)
+        try:
+            os.utime(place)
+        except FileNotFoundError:
+            self._fetch(storage, key, digest, place)
+        return place
+
+    def _fetch(self, storage: "RemoteStorage", key: str, digest: str, place: Path) -> None:
+        objects = storage.fetch(key)
+        if digest_of(objects) != digest:
+            # Once more: what was wrong may have been the line.
+            objects = storage.fetch(key)
+            if digest_of(objects) != digest:
+                raise CorruptStore(
+                    f"{storage.url}/{key} is not as it was written: its digest is not {digest}; run `pgm cache verify`"
+                )
+        here = LocalStorage(self.folder)
+        put = here.put if "" in objects else here.put_group
+        content = objects.get("", objects)
+        size = total_bytes(objects)
+        self._make_room(size)
+        try:
+            put(place.name, content)  # type: ignore[arg-type]
+        except RunFailed as full:
+            self.shrink(self.held() // 2)
+            try:
+                put(place.name, content)  # type: ignore[arg-type]
+            except RunFailed:
+                raise RunFailed(f"the mirror of remote features: {full} Or let {FOLDER} name another disk.") from full
+
+    def _make_room(self, size: int) -> None:
+        with self._lock:
+            self._unseen -= size
+            if self._unseen > 0:
+                return
+            held, limit = self.held(), self.limit()
+            if held + size > limit:
+                held = self.shrink(int(limit * KEPT) - size)
+            # Other processes fetch, too: look again before they and this one can have filled it.
+            self._unseen = (limit - held - size) / 8
+
+    def limit(self) -> int:
+        """Bytes the mirror may hold."""
+        if self.size is not None:
+            return self.size
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return (shutil.disk_usage(self.folder).free + self.held()) // 2
+
+    def held(self) -> int:
+        """Bytes the mirror holds."""
+        return sum(size for _, size, _ in self._entries())
+
+    def shrink(self, limit: int) -> int:
+        """Remove the least recently used entries until `limit` bytes are left; returns the bytes left."""
+        entries = sorted(self._entries())
+        left = sum(size for _, size, _ in entries)
+        for used, size, name in entries:
+            if name.startswith(TEMPORARY):
+                if time.time() - used < ABANDONED:
+                    continue
+            elif left <= limit:
+                continue
+            # Another process may remove it at the same time.
+            with contextlib.suppress(FileNotFoundError):
+                LocalStorage(self.folder).delete(name)
+            left -= size
+        return left
+
+    def _entries(self) -> list[tuple[float, int, str]]:
+        """(last used, bytes, name) of each entry; those that vanish meanwhile are left out."""
+        found = []
+        for name in os.listdir(self.folder) if self.folder.is_dir() else []:
+            path = self.folder / name
+            with contextlib.suppress(FileNotFoundError):
+                files = [path, *path.rglob("*")] if path.is_dir() else [path]
+                size = sum(file.stat().st_size for file in files)
+                found.append((path.stat().st_mtime, size, name))
+        return found
+
+
+@lru_cache(maxsize=8)
+def mirror_of(folder: str, size: str) -> Mirror:
+    """The mirror of these two variables. Raises UserError for a size that is none."""
+    path = Path(folder).expanduser() if folder else Path.home() / ".cache/pgm/mirror"
+    if not size:
+        return Mirror(path)
+    parsed = re.fullmatch(r"([0-9.]+)\s*([KMGT]B)?", size.strip().upper())
+    if not parsed:
+        raise UserError(f"{SIZE}={size!r} is no size; give bytes, or for example {SIZE}=200GB")
+    return Mirror(path, int(float(parsed[1]) * UNITS[parsed[2] or ""]))
+
+
+def entry_name(url: str, key: str) -> str:
+    """A name of its own for every object of every storage, that ends as the object's."""
+    return f"{xxhash.xxh3_64_hexdigest(f'{url}/{key}'.encode())}-{key.rsplit('/', 1)[-1]}"

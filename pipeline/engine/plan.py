@@ -1,0 +1,174 @@
+"""The plan of one modality: what its store has already, and which segments are to be made. A value, fixed before work.
+
+Token counts are not known before samples are decoded, so that sizes are estimated from a few. A task carries its own
+items only.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ...cache.storage import LocalStorage, Storage
+from ...cache.store import Identity, Store
+from ..encoders import FrozenEncoder
+from ..media import Media
+from .held import Found, Rows, find_held
+from .options import StoreOptions
+from .segments import cut, segment_items
+from .sources import Digests, digest_sources, spelled
+from .worker import Job, Task, encoder_identity
+
+PROBED = 64
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a few samples say of all. tokens: the mean of a sample; longest: the most of one; probed: how many samples
+    were looked at, unusable: how many of them could not be decoded."""
+
+    tokens: float
+    longest: int
+    probed: int
+    unusable: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What will be encoded for one modality, and where it will lie.
+
+    ids, media, sources: of all N samples. found: what the store has. pending: rows to encode. name: of the version to
+    commit.
+    """
+
+    store: Store
+    encoder: FrozenEncoder
+    options: StoreOptions
+    ids: Sequence[str]
+    media: Sequence[Media | None]
+    sources: Digests
+    missing: Rows
+    found: Found
+    pending: Rows
+    retry: bool
+    name: str = ""
+
+    @property
+    def identity(self) -> Identity:
+        """What will be computed."""
+        return self.store.identity
+
+    @property
+    def modality(self) -> str:
+        """Its modality."""
+        return self.identity.modality
+
+    @property
+    def job(self) -> Job:
+        """What workers are sent."""
+        return Job(self.store.storage, self.identity, self.encoder.spec, self.options)
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """From samples spread evenly over all that have the modality, decoded here."""
+        return estimate(self.media, self.encoder)
+
+    @property
+    def sample_bytes(self) -> float:
+        """Bytes of a sample's tokens, about, before compression."""
+        return sample_bytes(self.estimate, self.store.dim, self.options)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that will be written, about, before compression."""
+        return round(self.sample_bytes * len(self.pending)) if len(self.pending) else 0
+
+    @property
+    def segment_items(self) -> int:
+        """Items of a segment."""
+        return segment_items(len(self.media) - len(self.missing), self.sample_bytes)
+
+    def tasks(self) -> Iterator[tuple[Rows, Task]]:
+        """The rows and the task of every segment to be made, one after another."""
+        for number, rows in enumerate(cut(self.pending, self.segment_items, self.media)):
+            numbers = rows.tolist()
+            yield (
+                rows,
+                Task(
+                    number,
+                    tuple(self.ids[row] for row in numbers),
+                    tuple(spelled(self.sources[rows])),
+                    tuple(source for row in numbers if (source := self.media[row]) is not None),
+                ),
+            )
+
+
+def make_plan(
+    ids: Sequence[str],
+    media: Sequence[Media | None],
+    encoder: FrozenEncoder,
+    dataset: Storage,
+    options: StoreOptions,
+    retry_failed: bool = False,
+    name: str = "",
+) -> Plan:
+    """Look at every source once, and at what the modality's store has of them.
+
+    retry_failed: encode again what failed, too. Raises IdentityMismatch where a store of the same name holds something
+    else.
+    """
+    store = Store.create(dataset, encoder_identity(encoder, options), encoder.dim, options.stored)
+    sources = digest_sources(media)
+    present = np.fromiter((source is not None for source in media), bool, len(media))
+    found = find_held(store, ids, sources, present)
+    left = present.copy()
+    for held in found.encoded if retry_failed else (*found.encoded, *found.failed):
+        left[held.rows] = False
+    missing, pending = np.flatnonzero(~present), np.flatnonzero(left)
+    return Plan(store, encoder, options, ids, media, sources, missing, found, pending, retry_failed, name)
+
+
+def sample_bytes(found: Estimate, dim: int, options: StoreOptions) -> float:
+    """Bytes of a sample's tokens, before compression."""
+    return max(found.tokens, 1) * dim * np.dtype(options.stored).itemsize
+
+
+def estimate(media: Sequence[Media | None], encoder: FrozenEncoder) -> Estimate:
+    """Decode a few samples and count their tokens."""
+    tried, decoded = decoded_few(media, encoder, PROBED)
+    lengths = [encoder.pooled_length(length) for length in encoder.lengths(decoded)]
+    mean = float(np.mean(lengths)) if lengths else 1.0
+    return Estimate(mean, max(lengths, default=0), tried, tried - len(lengths))
+
+
+def decoded_few(media: Sequence[Media | None], encoder: FrozenEncoder, most: int) -> tuple[int, list[Any]]:
+    """How many samples were tried, spread evenly over those that have the modality, and what could be decoded."""
+    present = [row for row in spread(len(media), 4 * most) if media[row] is not None]
+    chosen = [present[at] for at in spread(len(present), most)]
+    decoded = []
+    for source in (media[row] for row in chosen):
+        # The run records why one cannot be, beside the item.
+        with suppress(Exception):
+            decoded.append(encoder.decode(source))  # type: ignore[arg-type]
+    return len(chosen), decoded
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` of `count` places, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64)).tolist() if count else []
+
+
+def free_bytes(storage: Storage) -> int | None:
+    """Bytes free where a folder will lie, whether or not it exists yet; None for an object store."""
+    if not isinstance(storage, LocalStorage):
+        return None
+    there = storage.path.absolute()
+    while not there.exists():
+        there = there.parent
+    return shutil.disk_usage(there).free
