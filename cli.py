@@ -32,7 +32,7 @@ app = typer.Typer(
 INTERRUPTED = 130
 
 
-def _extract_missing(features: Path, dataset: str | None) -> None:
+def _extract_missing(features: str, dataset: str | None) -> None:
     """The one place where training reaches for stage 1; the rooms themselves never import each other."""
     from .console import ExtractionDisplay
     from .pipeline.extraction import extract_missing
@@ -50,7 +50,7 @@ def _examples(dataset: str, root: Path | None, ids: Sequence[str]) -> Mapping[st
 
 @app.command("demo", epilog="Example:  pgm demo")
 def demo_command(
-    features: pipeline_commands.FeaturesOption = Path("features"),
+    features: pipeline_commands.FeaturesOption = "features",
     runs: trainer_commands.RunsOption = Path("runs"),
     workers: pipeline_commands.WorkersOption = None,
 ) -> None:

@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from .cache import Place
 from .console import ExtractionDisplay, wide_console
 from .pipeline import ExtractOptions, extract, load_dataset
 from .trainer import train
@@ -23,7 +24,7 @@ DATASET = "digits"
 SETTINGS = {"pretrain_epochs": 2, "epochs": 8}
 
 
-def demo(features: Path, runs: Path, workers: int | None) -> dict[str, Any]:
+def demo(features: Place, runs: Path, workers: int | None) -> dict[str, Any]:
     """Extract `digits`, train the demo's methods, print the table; returns the results by method."""
     began = time.perf_counter()
     say = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -53,9 +53,7 @@ def forecast(
     collection: Collection, dataset: Storage, specs: Mapping[str, EncoderSpec], options: StoreOptions, workers: int
 ) -> list[Forecast]:
     """Probe every modality; the disk must hold all of them together."""
-    rows = [
-        _forecast(collection, dataset, build_encoder(spec), options, workers) for spec in specs.values()
-    ]
+    rows = [_forecast(collection, dataset, build_encoder(spec), options, workers) for spec in specs.values()]
     free = free_bytes(dataset)
     fits = free is None or sum(row.bytes for row in rows) <= free
     return [replace(row, free=free, fits=fits) for row in rows]

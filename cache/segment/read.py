@@ -139,23 +139,28 @@ class Mapped:
 
     def add(self, segment: int, tokens: Span | PackedRows, scales: Span | None) -> bool:
         """Open a segment; False where no addresses are left."""
-        spans = [(self.tokens, tokens), *([(self.scales, scales)] if self.scales and scales else [])]
-        if isinstance(tokens, Span) and tokens.count and all(space.numbers(span.offset) for space, span in spans):
-            placed = [space.map(span.path, span.offset, span.count) for space, span in spans]
-            if None in placed:
+        space, first, first_scale = self.tokens, ELSEWHERE, ELSEWHERE
+        if isinstance(tokens, Span) and tokens.count and self._numbers(tokens, scales):
+            placed = space.map(tokens.path, tokens.offset, tokens.count)
+            beside = self.scales.map(scales.path, scales.offset, scales.count) if self.scales and scales else None
+            if placed is None or (scales and beside is None):
                 return False
-            opened, firsts = Opened(*(rows for rows, _ in placed)), [first for _, first in placed]
+            rows, first = placed
+            scale_rows, first_scale = beside or (None, ELSEWHERE)
+            opened = Opened(rows, scale_rows)
         else:
-            opened, firsts = (
-                opened_alone(tokens, scales, self.tokens.rows.dtype, self.tokens.rows.shape[1]),
-                [ELSEWHERE],
-            )
+            opened = opened_alone(tokens, scales, space.rows.dtype, space.rows.shape[1])
         self.opened[segment] = opened
         self.count[segment] = opened.tokens.shape[0]
-        self.first_scale[segment] = firsts[-1]
+        self.first_scale[segment] = first_scale
         # Last: another thread takes it for open from here on.
-        self.first[segment] = firsts[0]
+        self.first[segment] = first
         return True
+
+    def _numbers(self, tokens: Span, scales: Span | None) -> bool:
+        """Whether the spaces can number these rows."""
+        beside = scales is None or self.scales is None or self.scales.numbers(scales.offset)
+        return beside and self.tokens.numbers(tokens.offset)
 
     def take(self, segments: Int64s, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
         """Copy rows that have numbers; the rest of `out` becomes zeros."""
@@ -214,7 +219,8 @@ class SegmentReader:
         if not elsewhere.any():
             mapped.take(segments, starts, lengths, positions, out)
             return
-        mapped.take(*(each[~elsewhere] for each in (segments, starts, lengths, positions)), out)
+        here = np.flatnonzero(~elsewhere)
+        mapped.take(segments[here], starts[here], lengths[here], positions[here], out)
         for segment in np.unique(segments[elsewhere]).tolist():
             here = np.flatnonzero(segments == segment)
             mapped.opened[segment].copy(starts[here], lengths[here], positions[here], out)

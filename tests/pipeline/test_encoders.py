@@ -262,12 +262,12 @@ def test_a_changed_weight_changes_the_identity(checkpoints: dict[str, Path], tmp
 
 def test_layers_and_pooling(checkpoints: dict[str, Path], media: dict[str, list[Media]]) -> None:
     folder, texts = str(checkpoints["bert"]), media["text"]
-    full = in_batches(build_encoder(EncoderSpec("text", folder)), texts)
-    last = in_batches(build_encoder(EncoderSpec("text", folder, layer=-1)), texts)
-    first = in_batches(build_encoder(EncoderSpec("text", folder, layer=0)), texts)
-    mean = in_batches(build_encoder(EncoderSpec("text", folder, pooling="mean")), texts)
-    cls = in_batches(build_encoder(EncoderSpec("text", folder, pooling="cls")), texts)
-    four = in_batches(build_encoder(EncoderSpec("text", folder, pooling="tokens:4")), texts)
+    full = features(build_encoder(EncoderSpec("text", folder)), texts)
+    last = features(build_encoder(EncoderSpec("text", folder, layer=-1)), texts)
+    first = features(build_encoder(EncoderSpec("text", folder, layer=0)), texts)
+    mean = features(build_encoder(EncoderSpec("text", folder, pooling="mean")), texts)
+    cls = features(build_encoder(EncoderSpec("text", folder, pooling="cls")), texts)
+    four = features(build_encoder(EncoderSpec("text", folder, pooling="tokens:4")), texts)
     for row, tokens in enumerate(full):
         np.testing.assert_array_equal(last[row], tokens)
         assert not np.allclose(first[row], tokens)
@@ -312,7 +312,7 @@ def test_an_encoder_of_another_modality_is_refused(checkpoints: dict[str, Path])
 def test_a_layer_that_is_not_there_is_named(checkpoints: dict[str, Path], media: dict[str, list[Media]]) -> None:
     encoder = build_encoder(EncoderSpec("text", str(checkpoints["bert"]), layer=9))
     with pytest.raises(UserError, match="hidden states 0 to 2"):
-        in_batches(encoder, media["text"])
+        features(encoder, media["text"])
 
 
 def test_a_family_nobody_wrapped_is_named(tmp_path: Path) -> None:
