@@ -82,7 +82,7 @@ def test_nothing_cached_names_the_command_that_makes_some(tmp_path: Path) -> Non
         (("extract", "av_mnist"), "make extract DATASET=av_mnist ROOT=DIR"),
         (("extract", "av_mnist", "--root", "."), "mnist/mnist.npz"),
         (("extract", "digits", "--executor", "threads"), "use serial or dask"),
-        (("extract", "digits", "--format", "tar"), "use zarr or hdf5"),
+        (("extract", "digits", "--format", "tar"), "is not one of zarr, hdf5"),
         (("extract", "digits", "--dtype", "int4"), "use auto, float32"),
         (("extract", "digits", "--pool", "text=max"), "none, mean, cls, last, sentence or tokens:K"),
         (("extract", "digits", "--encoder", "smell=tiny"), "names the modality 'smell'"),
@@ -121,6 +121,6 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, folder: Path) -> None:
     done = pgm(tmp_path, *arguments, "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     forecast = json.loads(done.stdout)["modalities"]["vision"]
-    assert {"samples", "tokens", "longest", "dim", "bytes", "shards", "free", "seconds"} <= set(forecast)
+    assert {"samples", "tokens", "longest", "dim", "bytes", "segments", "free", "seconds"} <= set(forecast)
     assert (forecast["samples"], forecast["longest"], forecast["dim"]) == (120, 17, 128)
     assert list(tmp_path.iterdir()) == []

@@ -99,8 +99,11 @@ def test_half_a_root_names_what_was_looked_for(av_root: Path, tmp_path: Path, mi
     assert f"found    {tmp_path / 'half' / other}" in str(caught.value)
 
 
-def test_av_mnist_without_a_root_says_it_needs_one() -> None:
-    with pytest.raises(UserError, match="needs the folder"):
+def test_av_mnist_without_its_files_says_where_they_were_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGM_DATA", str(tmp_path))
+    with pytest.raises(UserError, match="were looked for in .*av_mnist"):
         load_dataset("av_mnist")
 
 

@@ -265,7 +265,7 @@ class TestText:
 
 
 def test_every_modality_has_a_version_and_every_library_says_its_own() -> None:
-    assert set(DECODE_VERSION) == {"text", "vision", "audio"}
+    assert set(DECODE_VERSION) == {"text", "vision", "audio", "series"}
     found = library_versions()
     assert {"pillow", "pyav", "libavcodec", "soundfile", "libsndfile", "scipy"} <= set(found)
     assert all(version[0].isdigit() for version in found.values()), found

@@ -14,9 +14,10 @@ import torch
 from pgm.cache.errors import RunFailed, UserError
 from pgm.pipeline import encode
 from pgm.pipeline.decode import DecodeError
-from pgm.pipeline.encode import Failure, encode_items
+from pgm.pipeline.encode import Failure
 from pgm.pipeline.encoders import EncoderSpec, FrozenEncoder, build_encoder
-from pgm.pipeline.job import one_thread
+from pgm.pipeline.engine import worker
+from pgm.pipeline.engine.worker import DECODED_TOGETHER, Task, encoded
 from pgm.pipeline.media import FileMedia, Media, TextMedia
 from PIL import Image
 
@@ -37,12 +38,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Media]:
     return [FileMedia(str(folder / f"{number}.png")) for number in range(COUNT)]
 
 
+def task_of(media: Sequence[Media]) -> Task:
+    return Task(0, [str(row) for row in range(len(media))], [source.digest() for source in media], media)
+
+
 def run(encoder: FrozenEncoder, media: Sequence[Media], stored: Any = "float16", size: int = COUNT) -> list[Any]:
     """Tokens or reason of each item, in batches of `size`."""
-    rows = list(enumerate(media))
-    batches = [rows[at : at + size] for at in range(0, len(rows), size)]
-    with one_thread(encoder):
-        found = dict(encode_items(encoder, batches, stored))
+    encoder.batch_size = size
+    found = dict(encoded(encoder, task_of(media), stored))
     return [item.reason if isinstance(item := found[row], Failure) else item for row in range(len(media))]
 
 
@@ -126,7 +129,7 @@ def test_a_batch_out_of_memory_is_halved_until_it_fits(
     monkeypatch.setattr(encoder, "encode", small_only)
     for tokens, whole in zip(run(encoder, pictures), expected, strict=True):
         np.testing.assert_allclose(tokens, whole, atol=1e-5)
-    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+    assert sizes == [8, 4, 2, 2, 4, 2, 2], "seven items and a copy"
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=["torch", "host"])
@@ -147,7 +150,7 @@ def test_a_poisonous_item_costs_only_itself_and_no_bit_of_the_others(
     found = run(encoder, pictures)
     assert found[2] == "2.png: ValueError: cannot reshape"
     same(found, expected, but=2)
-    assert sizes[0] == sizes[-1] == COUNT, "the others are encoded once more as a whole batch"
+    assert sizes[0] == sizes[-1] == 8, "the others are encoded once more as a whole batch"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +196,7 @@ def test_a_broken_encoder_stops_the_run_whenever_it_breaks(
 
     monkeypatch.setattr(encoder, "encode", fail)
     with pytest.raises(RunFailed, match=r"tiny-clip fails on every item.*device-side assert.*none is recorded"):
-        run(encoder, pictures, size=3)
+        run(encoder, pictures * 2)
 
 
 def test_items_that_all_fail_in_a_sound_encoder_are_failures(
@@ -229,30 +232,29 @@ def test_an_item_the_processor_cannot_collate_is_its_own_failure(monkeypatch: py
     assert found[2] == "'bad': IndexError: piece id is out of range"
 
 
-@pytest.mark.parametrize("limit", [1, 100_000])
+@pytest.mark.parametrize("limit", [1, 500_000])
 def test_what_is_decoded_ahead_is_bounded_in_bytes(
     encoder: FrozenEncoder, pictures: list[Media], monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    expected, decode, held = run(encoder, pictures * 4, size=2), encoder.decode, []
-    taken: list[int] = []
-    monkeypatch.setattr(encode, "BYTES_AHEAD", limit)
-    monkeypatch.setitem(encode.DECODE_THREADS, "cpu", 4)
+    media = pictures * 20
+    expected, decode, held, taken = run(encoder, media, size=2), encoder.decode, 0, 0
+    monkeypatch.setattr(worker, "BYTES_AHEAD", limit)
+    monkeypatch.setitem(worker.DECODE_THREADS, "cpu", 32)
 
-    def count(media: Media) -> Any:
-        item = decode(media)
-        held.append(item.nbytes)
-        return item
+    def count(source: Media) -> Any:
+        nonlocal held
+        held += 1
+        return decode(source)
 
     monkeypatch.setattr(encoder, "decode", count)
-    item, most = 3 * 32 * 32 * 4, 0
-    batches = [list(enumerate(pictures * 4))[at : at + 2] for at in range(0, 4 * COUNT, 2)]
-    with one_thread(encoder):
-        for (row, tokens), whole in zip(encode_items(encoder, batches, "float16"), expected, strict=True):
-            taken.append(row)
-            most = max(most, sum(held) - item * len(taken))
-            np.testing.assert_array_equal(tokens, whole)
-    # One item a thread may be on its way, and the batch at hand is whole.
-    assert most <= limit + (4 + 2 + 2) * item
+    most, item = 0, 3 * 32 * 32 * 4
+    for place, tokens in encoded(encoder, task_of(media), "float16"):
+        taken += 1
+        most = max(most, held - taken)
+        np.testing.assert_array_equal(tokens, expected[place])
+    # One part is being added and one taken.
+    assert most <= limit // item + 2 * DECODED_TOGETHER
+    assert held == taken == len(media)
 
 
 def test_a_picture_of_many_megapixels_waits_at_the_size_the_model_takes(encoder: FrozenEncoder, tmp_path: Path) -> None:

@@ -85,13 +85,13 @@ def test_known_traps_are_said_by_extract_by_the_card_and_by_training(tmp_path: P
         assert "warning: The counts are not the published ones" in said
         assert "note: The counts" not in said, "a warning is not said twice"
     assert trap in open_dataset(features, name).card.notes
-    assert trap in load_data(features, name, ["text"], {}, Protocol()).notes
+    assert trap in load_data(open_dataset(features, name), ["text"], {}, Protocol()).notes
 
 
 def test_melds_repeated_words_are_counted_as_shared_sources(tmp_path: Path) -> None:
     collection = load_dataset("meld", meld_tables(tmp_path))
     extract(collection, tmp_path / "features", ExtractOptions(preset="tiny", executor="serial"))
-    notes = load_data(tmp_path / "features", "meld", ["text"], {}, Protocol()).notes
+    notes = load_data(open_dataset(tmp_path / "features", "meld"), ["text"], {}, Protocol()).notes
     told = "1 of 4 test samples has the same text source as a training sample, 1 as a validation sample."
     assert told in notes
 

@@ -52,15 +52,17 @@ def whole(tmp_path: Path) -> Path:
 def lacking(whole: Path, root: Path, hidden: Mapping[str, np.ndarray], zeros: bool) -> Path:
     """The same dataset with the hidden samples' tokens really gone, or zeros."""
     dataset = open_dataset(whole, "toy")
-    publish(storage_at(root / "toy"), dataset.card, dataset.samples, {})
     ids = dataset.samples["id"].to_pylist()
+    stores = {}
     for modality, dim in WIDTHS.items():
         store = dataset.features(modality)
         nothing = np.zeros((0, dim), np.float32)
         tokens = [np.array(store[row]) if store.available[row] else nothing for row in range(len(store))]
         for row in np.flatnonzero(hidden[modality]):
             tokens[row] = 0 * tokens[row] if zeros else nothing
-        write_features(root / "toy", modality, tokens, ids, dim, encoder="another")
+        folder = write_features(root / "toy", modality, tokens, ids, dim, encoder="another")
+        stores[folder.name] = 1
+    publish(storage_at(root / "toy"), dataset.card, dataset.samples, stores)
     return root
 
 

@@ -109,7 +109,7 @@ def test_evaluate_finds_the_split_again_and_says_when_it_is_gone(
     make_split(dataset, "label", 0.2, 0.3, 4, "mine")
     run = quick(grouped, tmp_path / "runs", split="mine")
     assert evaluate_run(run, "test", None, "mapped", "cpu")["metrics"] == run.test
-    for path in (dataset.path / "splits").iterdir():
+    for path in (grouped / "toy" / "splits").iterdir():
         path.unlink()
     with pytest.raises(
         NotFound, match=r"trained on the split 'mine' of toy, .* --val 0\.2 --test 0\.3 --seed 4 --name"
