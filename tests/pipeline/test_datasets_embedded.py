@@ -103,7 +103,7 @@ def test_av_mnist_without_its_files_says_where_they_were_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGM_DATA", str(tmp_path))
-    with pytest.raises(UserError, match="were looked for in .*av_mnist"):
+    with pytest.raises(UserError, match=r"were looked for in .*av_mnist"):
         load_dataset("av_mnist")
 
 
