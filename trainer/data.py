@@ -68,9 +68,10 @@ class TrainingData:
     samples: pa.Table
 
     def labels(self, columns: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """Those of these columns that samples.parquet has, without gaps: (N,) each."""
+        """Those of these columns that samples.parquet has, of numbers and without gaps: (N,) each."""
         found = {name: self.samples[name] for name in columns if name in self.samples.column_names}
-        return {name: column.to_numpy() for name, column in found.items() if not column.null_count}
+        whole = {name: column.to_numpy() for name, column in found.items() if not column.null_count}
+        return {name: values for name, values in whole.items() if values.dtype.kind in "biuf"}
 
     @cached_property
     def notes(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ Expected under `root` (or `root/MELD.Raw`), as MELD.Raw.tar.gz and the three arc
 Get it: github.com/declare-lab/MELD. The csv files alone give the text alone. A clip that is not there (dev dia110_utt7)
 is a missing modality and its utterance stays; a corrupt one (train dia125_utt3) is found by extraction. Some clips are
 minutes long: their first 30 s are used. Dialogue and utterance numbers are unique only within a split, so that ids
-begin with the split, and gaps in them are real.
+begin with the split, and gaps in them are real. Beside the emotion stands the sentiment, -1, 0 or 1.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .reading import class_number, files_in, number, read_table, source, unpacke
 
 SUMMARY = "MELD: 13,708 utterances of Friends with text, sound, video and one of seven emotions (needs --root)"
 MODALITIES = ("text", "audio", "vision")
+SENTIMENTS = ("negative", "neutral", "positive")
 CLASSES = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 # Our split -> the csv's name and where its clips lie.
 PARTS = {
@@ -34,7 +35,7 @@ PARTS = {
     "val": ("dev_sent_emo.csv", "dev/dev_splits_complete"),
     "test": ("test_sent_emo.csv", "test/output_repeated_splits_test"),
 }
-COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
+COLUMNS = ("Dialogue_ID", "Utterance_ID", "Utterance", "Speaker", "Emotion", "Sentiment")
 LONGEST_SECONDS = 30.0
 CLIP = re.compile(r"dia\d+_utt\d+\.mp4")
 PAGE = Page(
@@ -63,25 +64,28 @@ def load(root: Path) -> Collection:
     """The utterances under `root`, by dialogue and number. Raises NotFound listing what is missing."""
     require("meld", root, look(root), PAGE.source)
     root = unpacked(root, "MELD.Raw", "MELD")
-    columns: dict[str, list[object]] = {name: [] for name in ("id", "split", "label", "group", "speaker")}
+    columns: dict[str, list[object]] = {name: [] for name in ("id", "split", "label", "group", "speaker", "sentiment")}
     texts: list[TextMedia] = []
     paths: list[Path | None] = []
     strays = 0
     for split, (name, folder) in PARTS.items():
         table = _table(root, name)
         assert table is not None, f"{name} was there a moment ago"
-        rows: list[tuple[int, int, int, dict[str, str]]] = []
+        rows: list[tuple[int, int, int, int, dict[str, str]]] = []
         for line, row in enumerate(read_table(table, COLUMNS), 2):
             where = f"{table}, line {line}"
-            dialogue, utterance = (int(number(row[key], f"{where}, {key}")) for key in COLUMNS[3:])
-            rows.append((dialogue, utterance, class_number(row["Emotion"], CLASSES, f"{where}, Emotion"), row))
+            dialogue, utterance = (int(number(row[key], f"{where}, {key}")) for key in COLUMNS[:2])
+            label = class_number(row["Emotion"], CLASSES, f"{where}, Emotion")
+            sign = class_number(row["Sentiment"], SENTIMENTS, f"{where}, Sentiment") - 1
+            rows.append((dialogue, utterance, label, sign, row))
         clips, others = _clips(root, folder)
-        for dialogue, utterance, label, row in sorted(rows, key=lambda found: found[:2]):
+        for dialogue, utterance, label, sign, row in sorted(rows, key=lambda found: found[:2]):
             columns["id"].append(f"{split}_dia{dialogue}_utt{utterance}")
             columns["split"].append(split)
             columns["label"].append(label)
             columns["group"].append(f"{split}_dia{dialogue}")
             columns["speaker"].append(row["Speaker"].strip())
+            columns["sentiment"].append(sign)
             texts.append(TextMedia(row["Utterance"].strip()))
             paths.append(clips.pop(f"dia{dialogue}_utt{utterance}.mp4", None))
         strays += len(clips) + others

@@ -193,7 +193,8 @@ def meld(tmp_path: Path) -> Path:
         places = [(10, 0), (0, 11), (0, 0), (0, 2)]
         rows: list[dict[str, object]] = [
             {"Sr No.": n, "Utterance": "You\u2019ve, \u0092well\u0092", "Speaker": "Ross",
-             "Emotion": "joy" if u else "Anger", "Sentiment": "positive", "Dialogue_ID": d, "Utterance_ID": u}
+             "Emotion": "joy" if u else "Anger", "Sentiment": "positive" if u else "Negative",
+             "Dialogue_ID": d, "Utterance_ID": u}
             for n, (d, u) in enumerate(places)
         ]  # fmt: skip
         table(root / (f"train/{half}_sent_emo.csv" if half == "train" else f"{half}_sent_emo.csv"), rows)
@@ -218,6 +219,7 @@ def test_meld(meld: Path, encoded: Encoded) -> None:
     assert dataset.card.splits == {"train": 4, "val": 4, "test": 4}
     assert dataset.card.classes[4:] == ("joy", "disgust", "anger")
     assert dataset.samples["label"].to_pylist() == [6, 4, 4, 6] * 3
+    assert dataset.samples["sentiment"].to_pylist() == [-1, 1, 1, -1] * 3
     assert set(column(dataset, "group").values()) == {f"{s}_dia{d}" for s in ("train", "val", "test") for d in (0, 10)}
     for modality in ("audio", "vision"):
         found = statuses(dataset, modality)

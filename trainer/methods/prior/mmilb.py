@@ -10,9 +10,10 @@ code it belongs to the optimiser of a step in which it has no gradient):
 
     H = 1/4 (ln det S+ + ln det S-),     S the mean outer product of the centred vectors
 
-Decided: a sign with fewer samples than dimensions has a singular S, and the published code then returns -inf or nan.
-Here it is S + 1e-4 I always: against variances of about 0.1 that changes little, and what has no spread costs a finite
-number. `degenerate` says when a sign had too few samples, and the method reports how often.
+Decided: where a sign has fewer samples than dimensions, or the vectors no spread in some direction, S is singular and
+the published code returns -inf or nan. Here it is S + j I always, j = 1e-4: against variances of about 0.1 that changes
+little, and what has no spread costs a finite number. `degenerate` says when j and not S made a determinant what it is,
+and the method reports how often.
 """
 
 from __future__ import annotations
@@ -62,17 +63,29 @@ def entropy(vectors: Tensor, labels: Tensor) -> Tensor:
 
 
 def log_determinant(vectors: Tensor, chosen: Tensor) -> Tensor:
-    """ln det of the chosen rows' covariance + 1e-4 I; in float32 at least, without a look at how many there are."""
+    """ln det of the chosen rows' covariance + j I."""
+    with torch.autocast(vectors.device.type, enabled=False):  # determinants do not exist in bfloat16
+        return torch.logdet(jittered(vectors, chosen))
+
+
+def jittered(vectors: Tensor, chosen: Tensor) -> Tensor:
+    """(k, k) S + j I of the chosen rows; in float32 at least, without a look at how many there are."""
     vectors = vectors if vectors.dtype == torch.float64 else vectors.float()
     weight = chosen.to(vectors.dtype).unsqueeze(1)
     count = weight.sum().clamp(min=1)
     centred = (vectors - (vectors * weight).sum(dim=0) / count) * weight
-    with torch.autocast(vectors.device.type, enabled=False):  # determinants do not exist in bfloat16
-        covariance = centred.T @ centred / count
-        return torch.logdet(covariance + JITTER * torch.eye(len(covariance)).to(covariance))
+    covariance: Tensor = centred.T @ centred / count
+    return covariance + JITTER * torch.eye(len(covariance)).to(covariance)
 
 
+@torch.no_grad()
 def degenerate(vectors: Tensor, labels: Tensor) -> Tensor:
-    """() 1.0 where a sign has at most as many samples as dimensions, so that the jitter decides its determinant."""
-    fewest = torch.minimum((labels > 0).sum(), (labels < 0).sum())
-    return (fewest <= vectors.shape[1]).float()
+    """() 1.0 where the jitter decides a sign's determinant, else 0.0.
+
+    d ln det(S + j I) / d ln j = j tr (S + j I)^-1 counts the directions that have no variance but the jitter's: about
+    0 for a good S, 1 for each direction that S lacks. One that is made up by half is called degenerate.
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        both = torch.stack([jittered(vectors, labels > 0), jittered(vectors, labels < 0)])
+        made_up: Tensor = JITTER * torch.linalg.inv_ex(both).inverse.diagonal(dim1=1, dim2=2).sum(dim=1)
+    return (made_up > 0.5).any().float()

@@ -18,8 +18,8 @@ audio and vision towards a text that cannot move, and numbers cannot be compared
 +pgm: PgM's fused vector stands where [h_t; h_a; h_v] stood; CPC and the bounds keep the modalities' vectors.
 
 Missing modalities: a vector of zeros in the fusion; terms of a modality take the samples that have it, with the text.
-`degenerate` in the run's losses: the share of batches in which a sign had too few samples for H, so that its jitter
-decided (mmilb.py).
+`degenerate` in the run's losses: the share of batches in which a covariance of H was so ill-conditioned that its jitter
+decided, as with too few samples of a sign (mmilb.py).
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class MMIM(PriorMethod):
         return torch.stack(parts).sum()
 
     def entropies(self, inputs: Inputs, vectors: Mapping[str, Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
-        """sum of H over the modalities, 0 while it does not count yet, and whether a sign had too few samples."""
+        """sum of H over the modalities, 0 while it does not count yet, and whether a covariance was degenerate."""
         found, poor = [targets.new_zeros(())], [targets.new_zeros(())]
         for modality, bound in self.pairs():
             small = bound.projected(vectors[modality])

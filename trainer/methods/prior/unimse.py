@@ -3,8 +3,9 @@
 Audio and vision enter the text's tokens through three PMF adapters (pmf.py), the merged tokens are averaged, and three
 heads read the result: polarity (cross-entropy over negative, neutral, positive), intensity (L1 on a score), emotion
 (cross-entropy over classes). A dataset of scores trains polarity and intensity, and intensity answers; one of classes
-trains emotion, which answers, and polarity for those classes whose name has one (joy is positive, surprise has none).
-Beside them, InfoNCE between the text's tokens and each modality's (contrastive.py; 30 dimensions, temperature 0.1):
+trains emotion, which answers, and polarity: by the sign of a column `sentiment` of numbers where there is one (MELD has
+it), else by the name of the class (joy is positive, surprise has no polarity). Beside them, InfoNCE between the text's
+tokens and each modality's (contrastive.py; 30 dimensions, temperature 0.1):
 
     L = L_answer + CE(polarity) + 0.5 sum_s InfoNCE(text, s)
 
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +40,7 @@ from .encoders import LastState, MeanEncoder, leading
 from .fusion import Fused, Fusion
 from .pmf import PMFAdapter
 
+SENTIMENT = "sentiment"
 UNKNOWN = -100  # the polarity of a class that has none; cross-entropy leaves such targets out
 POLARITY = {
     0: ("negative", "anger", "angry", "disgust", "fear", "frustration", "frustrated", "sad", "sadness"),
@@ -53,6 +56,7 @@ class UniMSEConfig(PriorConfig):
     contrast: weight of each InfoNCE; projected: the width it compares at; temperature: its own.
     """
 
+    further_labels: ClassVar[tuple[str, ...]] = (SENTIMENT,)
     hidden: Positive = 32
     out: Positive = 32
     adapters: Positive = 3
@@ -121,16 +125,17 @@ class UniMSE(PriorMethod):
         with step.autocast():
             output = self(inputs)
             logits = self.polarity(self.dropout(output.fused)).float()
-            polarity = polarity_loss(logits, self.polarities(step.targets))
+            polarity = polarity_loss(logits, self.polarities(step.targets, step.further.get(SENTIMENT)))
             contrast = self.contrast(inputs)
             own = polarity + self.config.contrast * contrast
             loss, told = judged(step, output, own, {"polarity": polarity, "nce": contrast})
         step.descend(loss)
         return told
 
-    def polarities(self, targets: Tensor) -> Tensor:
-        """(B,) 0 negative, 1 neutral, 2 positive, UNKNOWN; from scores or from classes."""
-        return targets.sign().long() + 1 if targets.is_floating_point() else self.polarity_of[targets]
+    def polarities(self, targets: Tensor, sentiment: Tensor | None = None) -> Tensor:
+        """(B,) 0 negative, 1 neutral, 2 positive, UNKNOWN; from scores, else from the classes' sentiments or names."""
+        scores = targets if targets.is_floating_point() else sentiment
+        return self.polarity_of[targets] if scores is None else scores.sign().long() + 1
 
     def contrast(self, inputs: Inputs) -> Tensor:
         """sum over the other modalities of InfoNCE with the text, between means of projected tokens."""

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pgm.trainer.methods.prior import mmilb
 from pgm.trainer.methods.prior.contrastive import CPC, info_nce
 from pgm.trainer.methods.prior.mmilb import JITTER, MMILB, degenerate, entropy
 
@@ -55,6 +56,26 @@ def test_too_few_samples_of_a_sign_are_finite_with_gradients_and_said(labels: li
     assert torch.isfinite(found)
     assert torch.isfinite(vectors.grad).all()
     assert degenerate(vectors, torch.tensor(labels)).item() == 1.0
+
+
+def test_vectors_on_a_line_are_degenerate_however_many_there_are_and_spread_ones_are_not() -> None:
+    labels = torch.tensor([1.0, -1.0] * 100)
+    spread, line = drawn(200, 4) * 0.3, drawn(200, 1) @ drawn(1, 4, seed=1)
+    assert degenerate(spread, labels).item() == 0.0
+    assert degenerate(line, labels).item() == 1.0
+    assert torch.isfinite(entropy(line, labels))
+    one_sign = torch.where((labels > 0).unsqueeze(1), spread, line)
+    assert degenerate(one_sign, labels).item() == 1.0
+
+
+def test_the_jitter_is_said_to_decide_where_moving_it_moves_the_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = torch.tensor([1.0, -1.0] * 100)
+    vectors = {"spread": drawn(200, 4) * 0.3, "line": drawn(200, 1) @ drawn(1, 4, seed=1)}
+    before = {name: entropy(x, labels).item() for name, x in vectors.items()}
+    monkeypatch.setattr(mmilb, "JITTER", 2 * JITTER)
+    moved = {name: entropy(x, labels).item() - before[name] for name, x in vectors.items()}
+    assert 0 < moved["spread"] < 0.01
+    assert moved["line"] == pytest.approx(2 * 0.25 * 3 * math.log(2), rel=1e-2)  # two signs, three directions each
 
 
 def test_the_entropys_projection_is_never_trained() -> None:

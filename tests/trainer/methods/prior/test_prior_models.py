@@ -18,6 +18,7 @@ from pgm.trainer import Run, train
 from pgm.trainer.batch import Inputs
 from pgm.trainer.inference import evaluate_run
 from pgm.trainer.methods import Method, Shape, Stage, Step, choose
+from pgm.trainer.methods.prior.contrastive import info_nce
 from pgm.trainer.methods.prior.mmim import MMIM
 from pgm.trainer.methods.prior.self_mm import SelfMM
 from pgm.trainer.methods.prior.unimse import UNKNOWN, polarities
@@ -236,6 +237,45 @@ def test_unimse_reads_polarity_from_scores_and_from_the_names_of_classes() -> No
     scores, classes = build("unimse"), build("unimse", EMOTIONS)
     assert scores.polarities(torch.tensor([-0.2, 0.0, 3.0])).tolist() == [0, 1, 2]
     assert classes.polarities(torch.tensor([0, 1, 2])).tolist() == [2, 1, UNKNOWN]
+
+
+@pytest.mark.parametrize("shape", [SCORE, EMOTIONS])
+def test_unimse_adds_up_its_heads_and_half_of_each_contrast(shape: Shape) -> None:
+    method, inputs, targets = build("unimse", shape).eval(), batch(), targets_for(shape, 8)
+    fused = method.fusion({}, inputs.tokens, inputs.masks).vector.detach()
+    logits = method.answering(fused).detach().double()
+    if shape.outputs == 1:  # intensity
+        answer, polarity = (logits[:, 0] - targets).abs().mean(), targets.sign().long() + 1
+    else:  # emotion
+        answer = -logits.log_softmax(1)[torch.arange(8), targets].mean()
+        polarity = torch.tensor([2, 1, UNKNOWN])[targets]
+    known = polarity != UNKNOWN
+    polar = -method.polarity(fused).detach().double().log_softmax(1)[known].gather(1, polarity[known, None]).mean()
+    means = {m: layer(inputs.tokens[m]).mean(dim=1).detach() for m, layer in method.compared.items()}
+    everyone = torch.ones(8, dtype=torch.bool)
+    contrast = sum(info_nce(means["text"], means[m], everyone, 0.1).item() for m in ("audio", "vision"))
+    before = copies(method)
+    told = method.update(TASK, step_of(method, inputs, targets))
+    assert told["loss"].item() == pytest.approx(answer.item() + polar.item() + 0.5 * contrast, rel=1e-5)
+    assert {name.split(".")[0] for name in moved(method, before)} == {"fusion", "compared", "answering", "polarity"}
+
+
+def test_unimse_takes_the_polarity_of_a_column_before_that_of_a_name(
+    make_toy: Callable[..., Path], tmp_path: Path
+) -> None:
+    method = build("unimse", EMOTIONS)
+    assert method.polarities(torch.tensor([0, 1, 2]), torch.tensor([-1, 1, 0])).tolist() == [0, 2, 1]
+    assert method.polarities(torch.tensor([0, 1, 2]), torch.tensor([-2.5, 0.0, 0.2])).tolist() == [0, 1, 2]
+    signs = np.random.default_rng(0).integers(-1, 2, 80)
+    columns = {"without": {}, "with": {"sentiment": signs}, "words": {"sentiment": signs.astype(str)}}
+    runs = {}
+    for name, more in columns.items():
+        root = make_toy(tmp_path / name, task="emotion", counts={"train": 48, "val": 16, "test": 16}, more=more)
+        runs[name] = train(root, method="unimse", runs=tmp_path / "runs", settings={**SHORT, **OWN["unimse"]})
+    # The toy's classes have names without a polarity; a column of words is not one of sentiments.
+    assert runs["words"].id == runs["without"].id != runs["with"].id
+    assert runs["without"].metrics[0]["losses"]["polarity"] == 0.0
+    assert runs["with"].metrics[0]["losses"]["polarity"] > 0.5
 
 
 @pytest.mark.parametrize("name", ["unimse", "unimse+pgm"])
