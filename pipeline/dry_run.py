@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ..cache.dataset import ids_digest
+from ..cache.dataset import ids_digest, refuse_earlier
 from ..cache.errors import NotFound
 from ..cache.segment import SEGMENTS
 from ..cache.storage import Storage
@@ -53,6 +53,7 @@ def forecast(
     collection: Collection, dataset: Storage, specs: Mapping[str, EncoderSpec], options: StoreOptions, workers: int
 ) -> list[Forecast]:
     """Probe every modality; the disk must hold all of them together."""
+    refuse_earlier(dataset)
     rows = [_forecast(collection, dataset, build_encoder(spec), options, workers) for spec in specs.values()]
     free = free_bytes(dataset)
     fits = free is None or sum(row.bytes for row in rows) <= free

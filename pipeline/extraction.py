@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from ..cache.dataset import Place, list_datasets, open_dataset, publish
+from ..cache.dataset import Place, list_datasets, open_dataset, publish, refuse_earlier
 from ..cache.errors import RunFailed, TooManyFailures, UserError
 from ..cache.segment import SEGMENTS, Segment, read_segment
 from ..cache.storage import LocalStorage, Storage, absolute_url, storage_at
@@ -67,6 +67,7 @@ def extract(
     specs = specs_for(collection, options.encoders, options.preset)
     # Absolute: workers of a scheduler elsewhere have another working directory.
     dataset = storage_at(absolute_url(features)).under(collection.card.name)
+    refuse_earlier(dataset)
     executor = make_executor(options.executor, options.workers, options.scheduler, options.scheduler_file)
     run = _Run(options, dataset, executor, listen)
     for line in collection.told:

@@ -29,7 +29,9 @@ from ..cache import (
     Storage,
     list_datasets,
     open_split,
+    storage_at,
 )
+from ..cache.dataset import refuse_earlier
 from ..cache.dataset.sources import rows_of, shared_sources
 from ..cache.errors import NotFound, UserError
 from .feed import present_lengths
@@ -100,6 +102,8 @@ def only_dataset(root: Place) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
+        for name in storage_at(root).names():
+            refuse_earlier(storage_at(root).under(name))
         raise NotFound(
             f"No cached dataset in {root}. Make one first, for example: pgm extract digits "
             "(or name the folder that holds yours with --features DIR)."

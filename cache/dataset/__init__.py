@@ -9,6 +9,7 @@ from .dataset import Place as Place
 from .dataset import list_datasets as list_datasets
 from .dataset import open_dataset as open_dataset
 from .dataset import publish as publish
+from .dataset import refuse_earlier as refuse_earlier
 from .dataset import store_folders as store_folders
 from .masked import Fill as Fill
 from .masked import masked as masked

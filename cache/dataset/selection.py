@@ -22,7 +22,10 @@ def select(root: Place, target: str | None = None) -> Selection:
     """Resolve a dataset's name or place, or a store's place; None is all of `root`. NotFound suggests a name."""
     storage = storage_at(root)
     if target is None:
-        return _whole([storage.under(name) for name in dataset_names(storage)])
+        datasets = [storage.under(name) for name in dataset_names(storage)]
+        for place in datasets:
+            refuse_earlier(place)
+        return _whole(datasets)
     for place in (storage.under(target), storage_at(target)):
         refuse_earlier(place)
         if place.exists(STORE):

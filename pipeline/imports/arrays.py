@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ...cache.dataset import CachedDataset, DatasetCard, Place, open_dataset, publish
+from ...cache.dataset import CachedDataset, DatasetCard, Place, open_dataset, publish, refuse_earlier
 from ...cache.dataset.samples import check_samples
 from ...cache.errors import UserError
 from ...cache.segment import Stored
@@ -99,6 +99,7 @@ def import_arrays(
     samples = pa.table(columns)
     check_samples(samples)
     dataset = storage_at(features).under(name)
+    refuse_earlier(dataset)
     written = [store_packed(dataset, modality, ids) for modality in stores]
     versions = {one.storage.name: version.number for one, version in written}
     publish(dataset, card, samples, versions, {modality.name: modality.lengths > 0 for modality in stores})
