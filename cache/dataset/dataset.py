@@ -142,7 +142,7 @@ def open_dataset(root: Place, name: str, version: int | str | None = None) -> Ca
 
 
 def refuse_earlier(dataset: Storage) -> None:
-    """Raises UserError for a dataset of the format before segments, before anything is read or written in its folder."""
+    """Raises UserError for a dataset of the format before segments; called before anything is written there."""
     if dataset.exists(EARLIER):
         raise UserError(
             f"{dataset.url} has the format of an earlier PgM, which this one does not read: "

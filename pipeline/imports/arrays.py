@@ -1,8 +1,9 @@
 """Arrays that are features already, as a cached dataset: the one writer behind every layout of `pgm import`.
 
 Takes (N, D) vectors (one token a sample), (N, S, D) tokens with optional lengths, or packed tokens, from any file or
-from Python. float16 stays float16 and everything else becomes float32, as published features come in every scale,
-unless asked otherwise. Where the arrays came from, with each file's digest, stands in the dataset's card.
+from Python. float16 stays float16; bfloat16 and float32 become float32 without loss, float64 and integers by rounding,
+as published features come in every scale; unless asked otherwise. Where the arrays came from, with each file's digest,
+stands in the dataset's card.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from ..commands import FeaturesOption
 
 if TYPE_CHECKING:
     from ...cache.dataset import CachedDataset
+    from ...cache.segment import Stored
     from .imported import Imported
 
 MAPPING = "Files of no known layout"
@@ -80,7 +81,7 @@ def import_command(
         typer.Option(help="classification, emotion, sentiment or retrieval; by default the dataset's own."),
     ] = None,
     store: Annotated[
-        str | None, typer.Option(help="float16, float32 or int8; by default as the file has them.")
+        str | None, typer.Option(help="float16, float32 or int8; by default float16 stays and all else is float32.")
     ] = None,
     features: FeaturesOption = "features",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -131,8 +132,9 @@ def import_command(
             options = Options(path_of(labels), path_of(split), split_column, names, wanted)
             kind, imported = found.name, found.read(sources, options)
         imported = finished(dataset, imported, wanted)
-        written = write_imported(features, dataset, imported, None if store is None else stored_type(store))
-    report(written, kind, imported, as_json)
+        asked = None if store is None else stored_type(store)
+        written = write_imported(features, dataset, imported, asked)
+    report(written, kind, imported, asked, as_json)
 
 
 def paired(modalities: Sequence[str], tokens: Sequence[str]) -> dict[str, str]:
@@ -174,7 +176,7 @@ def path_of(value: str | None) -> Path | None:
     return None if value is None else Path(value)
 
 
-def report(dataset: CachedDataset, layout: str, imported: Imported, as_json: bool) -> None:
+def report(dataset: CachedDataset, layout: str, imported: Imported, asked: Stored | None, as_json: bool) -> None:
     """What is in the cache now; notes and warnings on stderr."""
     import numpy as np
 
@@ -197,6 +199,7 @@ def report(dataset: CachedDataset, layout: str, imported: Imported, as_json: boo
             name: {
                 "tokens": int(one.lengths.sum()),
                 "dim": int(one.tokens.shape[1]),
+                "stored": asked or one.tokens.dtype.name,
                 "missing": int(np.count_nonzero(one.lengths == 0)),
                 "padding": one.source.get("padding"),
             }
@@ -215,4 +218,4 @@ def report(dataset: CachedDataset, layout: str, imported: Imported, as_json: boo
     for name, one in summary["modalities"].items():
         missing = f", missing in {one['missing']:,} samples" if one["missing"] else ""
         padding = f", padded at the {one['padding']}" if one["padding"] else ""
-        print(f"  {name}: {one['tokens']:,} tokens of {one['dim']}{padding}{missing}")
+        print(f"  {name}: {one['tokens']:,} tokens of {one['dim']}, {one['stored']}{padding}{missing}")

@@ -94,8 +94,8 @@ def edges(array: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def kept_dtype(*arrays: Array) -> type[np.floating[Any]]:
-    """What arrays are packed as: float16 where all of them are, else float32."""
-    return np.float16 if all(array.dtype == np.float16 for array in arrays) else np.float32
+    """What arrays are packed as: float16 where all of them are, in either byte order, else float32."""
+    return np.float16 if all(array.dtype.kind == "f" and array.dtype.itemsize == 2 for array in arrays) else np.float32
 
 
 def pack(arrays: Sequence[Array], lengths: Sequence[NDArray[np.int64]], side: Side = "back") -> Array:

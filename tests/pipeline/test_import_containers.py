@@ -374,7 +374,7 @@ def test_an_npy_of_objects_is_not_loaded(tmp_path: Path) -> None:
 def test_a_null_in_a_table_is_a_missing_sample(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [[1.0, 2.0], None, [3.0, 4.0]], "y": [0, 1, 0]}), tmp_path / "x.parquet")
     dataset, said = imported(tmp_path, tmp_path / "x.parquet", "--modality", "t", "--tokens", "a", "--labels", "y")
-    assert said["modalities"]["t"] == {"tokens": 2, "dim": 2, "missing": 1, "padding": None}
+    assert said["modalities"]["t"] == {"tokens": 2, "dim": 2, "stored": "float32", "missing": 1, "padding": None}
     assert dataset.features("t").status.tolist() == ["ok", "missing", "ok"]
     assert dataset.features("t")[2].tolist() == [[3, 4]]
 
