@@ -121,10 +121,13 @@ def extract_command(
     as_json: JsonOption = False,
 ) -> None:
     """Run the frozen encoders once over DATASET and keep their tokens in the cache."""
+    from ..cache.storage import storage_at
     from ..console import ExtractionDisplay
     from .engine.options import store_options
     from .extraction import ExtractOptions, extract
 
+    # A place that cannot be had is told before the media are read.
+    storage_at(features).names()
     common = {
         "prompt": prompt,
         "max_tokens": max_tokens,

@@ -1,4 +1,5 @@
-"""`pgm cache ls | info | head | stats | log | verify | rm | gc | compact | export | split`.
+"""`pgm cache ls | info | head | stats | log | verify | rm | gc | compact | export | split | push |
+pull`.
 
 Every command takes `--features` (a folder or URL), a dataset's name or one store's place, and `--json`. Nothing heavy
 is imported before a command runs.
@@ -10,6 +11,7 @@ from .keep import compact_command, export, gc, rm
 from .show import head, info, log, ls, stats
 from .split import EXAMPLE as SPLIT_EXAMPLE
 from .split import split_command
+from .transfer import PULL_EXAMPLE, PUSH_EXAMPLE, pull, push
 from .verify import verify_command
 
 cache_app = typer.Typer(no_args_is_help=True, help="Look at, check, remove and export the features in the cache.")
@@ -24,3 +26,5 @@ cache_app.command("rm", epilog="Example: pgm cache rm features/food101/text--t5-
 cache_app.command("gc", epilog="Example: pgm cache gc food101 --keep 2 --yes")(gc)
 cache_app.command("compact", epilog="Example: pgm cache compact food101")(compact_command)
 cache_app.command("export", epilog="Example: pgm cache export food101 --as safetensors --to /tmp/food101")(export)
+cache_app.command("push", epilog=PUSH_EXAMPLE)(push)
+cache_app.command("pull", epilog=PULL_EXAMPLE)(pull)

@@ -26,7 +26,7 @@ def select(root: Place, target: str | None = None) -> Selection:
         for place in datasets:
             refuse_earlier(place)
         return _whole(datasets)
-    for place in (storage.under(target), storage_at(target)):
+    for place in ([] if "://" in target else [storage.under(target)]) + [storage_at(target)]:
         refuse_earlier(place)
         if place.exists(STORE):
             return Selection((), (place,))
@@ -42,6 +42,16 @@ def select(root: Place, target: str | None = None) -> Selection:
 def dataset_names(root: Storage) -> list[str]:
     """The datasets under a root, also those of which nothing is published yet."""
     return [name for name in root.names() if is_dataset(root.under(name))]
+
+
+def datasets_at(place: Place) -> list[Storage]:
+    """The dataset at a place, or those of a features root. Raises NotFound for neither."""
+    storage = storage_at(place)
+    refuse_earlier(storage)
+    found = [storage] if is_dataset(storage) else [storage.under(name) for name in dataset_names(storage)]
+    if not found:
+        raise NotFound(f"{storage.url} is no dataset, and holds none")
+    return found
 
 
 def is_dataset(place: Storage) -> bool:

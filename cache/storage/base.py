@@ -4,6 +4,8 @@ Keys are relative and use `/`. An object appears whole or not at all, and a put 
 it: that is all a commit needs, on a disk as on an object store.
 """
 
+import errno
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xxhash
+
+from ..errors import CorruptStore, UserError
 
 Parts = Sequence[bytes | memoryview]
 
@@ -60,6 +64,15 @@ class Storage(ABC):
         digest: what `digest_of` gave when it was written; what is fetched is checked by it. Raises FileNotFoundError,
         CorruptStore for other bytes.
         """
+
+    def fetch(self, key: str) -> dict[str, Parts]:
+        """An object's bytes under "", or those of every object of a group by name. Raises FileNotFoundError."""
+        if self.exists(key):
+            return {"": [self.read(key)]}
+        objects: dict[str, Parts] = {e.key.removeprefix(f"{key}/"): [self.read(e.key)] for e in self.entries(key)}
+        if not objects:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{key}")
+        return objects
 
     @abstractmethod
     def put(self, key: str, parts: Parts) -> bool:
@@ -126,7 +139,10 @@ def storage_at(place: "Storage | PathLike[str] | str") -> Storage:
     text = str(place)
     if "://" in text and not text.startswith("file://"):
         # obstore is only imported where there is an object store to talk to.
-        from .remote import RemoteStorage
+        try:
+            from .remote import RemoteStorage
+        except ModuleNotFoundError as error:
+            raise UserError(f"{text} needs the package {error.name}: python -m pip install {error.name}") from error
 
         return RemoteStorage(text)
     from .local import LocalStorage
@@ -159,6 +175,20 @@ def digest_of(objects: Mapping[str, Parts]) -> str:
         for view in views:
             hasher.update(view)
     return hasher.hexdigest()
+
+
+def fetch_checked(storage: Storage, key: str, digest: str) -> dict[str, Parts]:
+    """What `Storage.fetch` gives, held against its digest; asked for once more, as what was wrong may be the line.
+
+    Raises FileNotFoundError, CorruptStore.
+    """
+    for _ in range(2):
+        objects = storage.fetch(key)
+        if digest_of(objects) == digest:
+            return objects
+    raise CorruptStore(
+        f"{storage.url}/{key} is not as it was written: its digest is not {digest}; run `pgm cache verify`"
+    )
 
 
 def put_named(storage: Storage, key: str, parts: Parts, digest: str) -> None:

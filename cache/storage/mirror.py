@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from ..errors import CorruptStore, RunFailed, UserError
-from .base import digest_of, total_bytes
+from ..errors import RunFailed, UserError
+from .base import fetch_checked, total_bytes
 from .local import TEMPORARY, LocalStorage
 
 if TYPE_CHECKING:
@@ -56,14 +56,7 @@ class Mirror:
         return place
 
     def _fetch(self, storage: "RemoteStorage", key: str, digest: str, place: Path) -> None:
-        objects = storage.fetch(key)
-        if digest_of(objects) != digest:
-            # Once more: what was wrong may have been the line.
-            objects = storage.fetch(key)
-            if digest_of(objects) != digest:
-                raise CorruptStore(
-                    f"{storage.url}/{key} is not as it was written: its digest is not {digest}; run `pgm cache verify`"
-                )
+        objects = fetch_checked(storage, key, digest)
         here = LocalStorage(self.folder)
         put = here.put if "" in objects else here.put_group
         content = objects.get("", objects)

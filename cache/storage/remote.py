@@ -42,7 +42,7 @@ class RemoteStorage(Storage):
         self._url = url.rstrip("/")
         scheme, _, rest = self._url.partition("://")
         self._bucket, _, self._prefix = rest.partition("/")
-        if scheme not in SCHEMES or not self._bucket:
+        if scheme not in SCHEMES or not self._bucket or {"", ".", ".."} & set(self._prefix.split("/")[:-1]):
             known = ", ".join(f"{name}://BUCKET/PREFIX" for name in SCHEMES)
             also = "; hf:// is for `pgm cache push` and `pgm cache pull`" if scheme == "hf" else ""
             raise UserError(f"{url} is no place for features: give a folder, or {known}{also}")
@@ -68,7 +68,6 @@ class RemoteStorage(Storage):
         return Mirror.here().path(self, key, digest)
 
     def fetch(self, key: str) -> dict[str, Parts]:
-        """An object's bytes under "", or those of every object of a group. Raises FileNotFoundError."""
         names = {"": size} if (size := self.size(key)) is not None else self._sizes_below(key)
         if not names:
             raise FileNotFoundError(f"{self._url}/{key}")

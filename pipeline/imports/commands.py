@@ -87,6 +87,7 @@ def import_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Put features somebody already extracted into the cache, with ids, splits and labels."""
+    from ...cache.storage import storage_at
     from ..engine.options import stored_type
     from .containers import opened
     from .finish import chosen_task, finished, write_imported
@@ -94,6 +95,8 @@ def import_command(
     from .layouts import layout_for
     from .mapping import Request, mapped
 
+    # A place that cannot be had is told before the files are read.
+    storage_at(features).names()
     wanted = chosen_task(dataset, task)
     names = tuple(modality or ())
     with ExitStack() as stack:

@@ -131,7 +131,7 @@ def test_two_processes_race_and_every_key_has_one_maker(storage: Storage) -> Non
     assert all(storage.read(f"versions/{n}") == b"%d" % writer for writer, keys in made.items() for n in keys)
 
 
-@pytest.mark.parametrize("place", ["s4://bucket/x", "hf://datasets/a/b", "s3://"])
+@pytest.mark.parametrize("place", ["s4://bucket/x", "hf://datasets/a/b", "s3://", "s3://bucket//x", "s3://a/../b"])
 def test_a_url_of_no_known_store_names_those_there_are(place: str) -> None:
     with pytest.raises(UserError, match="s3://BUCKET/PREFIX"):
         storage_at(place)
