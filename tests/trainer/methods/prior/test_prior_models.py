@@ -21,6 +21,7 @@ from pgm.trainer.methods import Method, Shape, Stage, Step, choose
 from pgm.trainer.methods.prior.contrastive import info_nce
 from pgm.trainer.methods.prior.mmim import MMIM
 from pgm.trainer.methods.prior.self_mm import SelfMM
+from pgm.trainer.methods.prior.unimeec import UniMEEC
 from pgm.trainer.methods.prior.unimse import UNKNOWN, polarities
 from pgm.trainer.request import Request, resolve
 from pgm.trainer.sequence import Context
@@ -321,9 +322,17 @@ def test_unimeec_sees_three_windows_far_and_no_other_dialogue(name: str) -> None
 
 
 def test_unimeec_trains_whole_dialogues_with_causes_where_there_are_labels(
-    make_toy: Callable[..., Path], tmp_path: Path
+    make_toy: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = {"train": 48, "val": 16, "test": 16}
+    shown: list[tuple[int, Inputs]] = []
+    update = UniMEEC.update
+
+    def watched(method: UniMEEC, stage: Stage, step: Step) -> Any:
+        shown.append((step.epoch, step.inputs()))
+        return update(method, stage, step)
+
+    monkeypatch.setattr(UniMEEC, "update", watched)
     causes = np.random.default_rng(0).integers(0, 2, 80)
     roots = {
         "with": make_toy(tmp_path / "with", task="emotion", counts=counts, groups=6, more={"cause": causes}),
@@ -337,6 +346,17 @@ def test_unimeec_trains_whole_dialogues_with_causes_where_there_are_labels(
     assert "cause" not in runs["without"].metrics[0]["losses"]
     for run in runs.values():
         assert evaluate_run(run, "test", None, "mapped", "auto")["metrics"] == run.test
+    for epoch in range(3):
+        met = [
+            (dialogue, turns.tolist())
+            for when, inputs in shown[: len(shown) // 3]  # of the first run
+            if when == epoch and inputs.dialogues is not None and inputs.turns is not None
+            for dialogue in inputs.dialogues.unique().tolist()
+            for turns in [inputs.turns[inputs.dialogues == dialogue]]
+        ]
+        assert sorted(dialogue for dialogue, _ in met) == list(range(6)), "each dialogue once, in one batch"
+        assert all(turns == list(range(len(turns))) for _, turns in met), "whole and in order"
+        assert sum(len(turns) for _, turns in met) == 48
 
 
 def test_what_a_model_is_not_made_for_is_said(make_toy: Callable[..., Path], tmp_path: Path) -> None:
@@ -395,7 +415,7 @@ def test_killed_without_warning_it_ends_with_the_same_bits(
     run = now(tmp_path / "cut")
     assert run.weights.read_bytes() == whole.weights.read_bytes()
     assert [e["losses"] for e in run.metrics] == [e["losses"] for e in whole.metrics]
-    assert run.test == whole.test
+    assert run.predictions("test").read_bytes() == whole.predictions("test").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["self_mm", "mmim+pgm", "pgm", "concat"])
