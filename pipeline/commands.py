@@ -122,9 +122,7 @@ def extract_command(
 ) -> None:
     """Run the frozen encoders once over DATASET and keep their tokens in the cache."""
     from ..cache.storage import storage_at
-    from ..console import ExtractionDisplay
     from .engine.options import store_options
-    from .extraction import ExtractOptions, extract
 
     # A place that cannot be had is told before the media are read.
     storage_at(features).names()
@@ -149,6 +147,10 @@ def extract_command(
         "group": group_column,
     }
     collection = load_any(dataset, root, {**columns, "series": series_columns(series_column or [])}, name, task, hf)
+    # torch and transformers take seconds to import: a dataset that is not there is told before.
+    from ..console import ExtractionDisplay
+    from .extraction import ExtractOptions, extract
+
     if limit is not None:
         collection = collection.limited(limit)
     if modality:
@@ -273,6 +275,7 @@ def encoder_specs(
 ) -> dict[str, EncoderSpec]:
     """One spec a modality from repeated `[MODALITY=]VALUE` options; a bare value goes to every modality."""
     from .encoders import EncoderSpec
+    from .encoders.presets import PRESETS, source_of
 
     modalities = list(sources)
     texts_alone = ("prompt", "max_tokens")
@@ -292,7 +295,10 @@ def encoder_specs(
             if not separator and field in ("source", "revision"):
                 raise UserError(f"{text!r} needs a modality: for example {modalities[0]}={text}")
             for name in named:
-                settings[name][field] = _typed(field, value if separator else text)
+                preset = field == "source" and value in PRESETS
+                settings[name][field] = (
+                    source_of(value, name) if preset else _typed(field, value if separator else text)
+                )
     return {modality: EncoderSpec(modality, **values) for modality, values in settings.items()}
 
 

@@ -13,7 +13,7 @@ from ..cache.segment import SEGMENTS
 from ..cache.storage import Storage
 from ..cache.store import Store
 from .collection import Collection
-from .encoders import EncoderSpec, FrozenEncoder, build_encoder
+from .encoders import EncoderSpec, FrozenEncoder, build_encoder, fetch_encoders
 from .engine.batches import Item, encode_equal, equal_lengths
 from .engine.options import StoreOptions
 from .engine.plan import PROBED, Estimate, decoded_few, estimate, free_bytes, sample_bytes
@@ -54,6 +54,7 @@ def forecast(
 ) -> list[Forecast]:
     """Probe every modality; the disk must hold all of them together."""
     refuse_earlier(dataset)
+    fetch_encoders(specs.values())
     rows = [_forecast(collection, dataset, build_encoder(spec), options, workers) for spec in specs.values()]
     free = free_bytes(dataset)
     fits = free is None or sum(row.bytes for row in rows) <= free

@@ -16,7 +16,7 @@ from ..cache.segment import SEGMENTS, Segment, read_segment
 from ..cache.storage import LocalStorage, Storage, absolute_url, storage_at
 from .collection import Collection
 from .datasets import adapters, load_dataset
-from .encoders import EncoderSpec, build_encoder, resolve_spec, specs_for
+from .encoders import EncoderSpec, build_encoder, fetch_encoders, resolve_spec, specs_for
 from .engine.commit import Commit
 from .engine.events import Finished, Listener, Note, Planned, SegmentWritten, ignore
 from .engine.execute import Executor, make_executor
@@ -65,6 +65,7 @@ def extract(
             f"{collection.card.name!r} has {', '.join(collection.media)}."
         )
     specs = specs_for(collection, options.encoders, options.preset)
+    fetch_encoders(specs.values())
     # Absolute: workers of a scheduler elsewhere have another working directory.
     dataset = storage_at(absolute_url(features)).under(collection.card.name)
     refuse_earlier(dataset)

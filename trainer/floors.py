@@ -132,6 +132,8 @@ def probe(
     with threadpool_limits(1), warnings.catch_warnings():
         # So many steps are close enough for a floor.
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # In retrieval of single items every item is a class.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater")
         fitted = LogisticRegression(C=strength, max_iter=STEPS).fit(side["train"], train)
     val, test = (spread(fitted.predict_proba(side[split]), classes, task) for split in ("val", "test"))
     return val, test

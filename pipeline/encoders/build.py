@@ -7,6 +7,7 @@ that every worker loads the same files.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +20,11 @@ from ...cache.errors import NotFound, UserError
 from .audio import SpectrogramEncoder
 from .base import FrozenEncoder
 from .builders import builder_of
-from .checkpoint import Checkpoint, locate
+from .checkpoint import Checkpoint, bring, locate
 from .families import Family, family_of
 from .sentence import default_prompt, longest, sentence_rule
 from .spec import EncoderSpec
-from .static import MODEL_TYPES as STATIC_TYPES
-from .static import build_static
+from .static import build_static, check_text, is_static
 from .text import TextEncoder
 from .video import VideoEncoder
 from .vision import VisionEncoder
@@ -47,7 +47,7 @@ def build_encoder(spec: EncoderSpec) -> FrozenEncoder:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     checkpoint = locate(spec.source, spec.revision)
-    if checkpoint.json("config.json").get("model_type") in STATIC_TYPES:
+    if is_static(checkpoint):
         return build_static(spec, checkpoint)
     try:
         config = _config(checkpoint)
@@ -57,6 +57,24 @@ def build_encoder(spec: EncoderSpec) -> FrozenEncoder:
     except ImportError as error:
         raise UserError(_lacking(checkpoint, error)) from error
     return _wrapped(replace(spec, revision=checkpoint.revision or spec.revision), checkpoint, family, model, processor)
+
+
+def fetch_encoders(specs: Iterable[EncoderSpec]) -> None:
+    """Fetch what is not on this machine, and see that each encodes its modality, before any of the work begins.
+
+    Raises as `build_encoder` does; where the hub cannot be reached, naming all that are lacking.
+    """
+    specs = list(specs)
+    bring((spec.source, spec.revision) for spec in specs if builder_of(spec.source) is None)
+    for spec in specs:
+        if builder := builder_of(spec.source):
+            builder.check(spec.modality)
+            continue
+        checkpoint = locate(spec.source, spec.revision)
+        if is_static(checkpoint):
+            check_text(spec)
+        else:
+            family_of(_config(checkpoint), spec.modality, spec.source)
 
 
 def _wrapped(spec: EncoderSpec, checkpoint: Checkpoint, family: Family, model: Any, processor: Any) -> FrozenEncoder:

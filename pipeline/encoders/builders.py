@@ -35,10 +35,14 @@ class Builder:
     build: Callable[[EncoderSpec], FrozenEncoder]
     settle: Callable[[EncoderSpec, Sequence[Media | None]], EncoderSpec] | None = None
 
+    def check(self, modality: str) -> None:
+        """Raises UserError where it does not encode this modality."""
+        if self.modalities and modality not in self.modalities:
+            raise UserError(f"{self.name} has encoders for {', '.join(self.modalities)}, not for {modality!r}.")
+
     def build_for(self, spec: EncoderSpec) -> FrozenEncoder:
         """The encoder. Raises UserError where it does not encode the spec's modality."""
-        if self.modalities and spec.modality not in self.modalities:
-            raise UserError(f"{self.name} has encoders for {', '.join(self.modalities)}, not for {spec.modality!r}.")
+        self.check(spec.modality)
         return self.build(spec)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -56,13 +57,27 @@ def locate(source: str, revision: str | None = None) -> Checkpoint:
     Raises NotFound for a folder or hub id that does not exist, UserError where it would have to be fetched and the hub
     cannot be reached.
     """
+    return here(source, revision) or fetch(source, revision)
+
+
+def here(source: str, revision: str | None = None) -> Checkpoint | None:
+    """The checkpoint where it is on this machine. Raises NotFound for what is neither a folder nor a hub id."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         return Checkpoint(folder, folder.resolve().name)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
         raise NotFound(f"No encoder could be loaded from the folder {source!r}: {missing_folder(folder)}")
-    found = cached(source, revision)
-    return found if found else fetch(source, revision)
+    return cached(source, revision)
+
+
+def bring(asked: Iterable[tuple[str, str | None]]) -> None:
+    """Fetch each (source, revision) that is not on this machine.
+
+    Raises as `locate` does; where the hub cannot be reached, the error names all that are lacking.
+    """
+    lacking = [one for one in dict.fromkeys(asked) if here(*one) is None]
+    for number, (source, revision) in enumerate(lacking):
+        fetch(source, revision, lacking[number + 1 :])
 
 
 def missing_folder(folder: Path) -> str:
@@ -89,9 +104,11 @@ def is_whole(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(any(folder.glob(pattern)) for pattern in WEIGHTS)
 
 
-def fetch(source: str, revision: str | None) -> Checkpoint:
-    """The checkpoint's files from the hub into Hugging Face's cache: configuration, processor, weights of one
-    format."""
+def fetch(source: str, revision: str | None, after: Iterable[tuple[str, str | None]] = ()) -> Checkpoint:
+    """The checkpoint's files from the hub into Hugging Face's cache: configuration, processor, weights of one format.
+
+    after: what would be fetched next, for the error where the hub cannot be reached.
+    """
     try:
         info = HfApi().model_info(source, revision=revision, timeout=TIMEOUT)
         files = wanted([file.rfilename for file in info.siblings or ()])
@@ -104,11 +121,11 @@ def fetch(source: str, revision: str | None) -> Checkpoint:
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         what = f"revision {revision!r} of {source!r}" if isinstance(error, RevisionNotFoundError) else repr(source)
         raise NotFound(
-            f"No encoder could be loaded from the hub id {what}: the hub has no such thing, or not for you.\n"
-            "Give a hub id (google-t5/t5-base), a folder written by save_pretrained, or tiny."
+            f"No encoder could be loaded from the hub id {what}: the hub has no such thing, or not for you."
+            f"{nearest(source)}\nGive a hub id (google-t5/t5-base), a folder written by save_pretrained, or tiny."
         ) from error
     except (HTTPError, OSError) as error:
-        raise UserError(unreachable(source, revision, error)) from error
+        raise UserError(unreachable([(source, revision), *after], error)) from error
     return Checkpoint(Path(folder), source, info.sha)
 
 
@@ -121,16 +138,31 @@ def wanted(files: list[str]) -> list[str]:
     return kept + (ours or [name for name in near if re.fullmatch(r"(.*/)?pytorch_model.*\.bin", name)])
 
 
-def unreachable(source: str, revision: str | None, error: BaseException) -> str:
-    """What to say where an encoder is not here and the hub does not answer."""
-    named = source + (f" --revision {revision}" if revision else "")
+def unreachable(lacking: Sequence[tuple[str, str | None]], error: BaseException) -> str:
+    """What to say where encoders are not here and the hub does not answer."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return (
-        f"{source} is not on this machine, and the Hugging Face hub cannot be reached from it ({reason}).\n"
-        "Fetch it where there is network, and copy it here:\n"
-        f"  hf download {named} --local-dir {source.rsplit('/', 1)[-1]}\n"
-        f"      then give that folder's path in its place; or\n"
-        f"  hf download {named}\n"
-        "      then copy ~/.cache/huggingface to here, or set HF_HOME to where the copy lies.\n"
-        "Or try without: --encoders tiny needs no download (random weights, for trying out the pipeline only)."
+    names = " and ".join(source for source, _ in lacking)
+    commands = [f"hf download {source}" + (f" --revision {revision}" * bool(revision)) for source, revision in lacking]
+    folders = [source.rsplit("/", 1)[-1] for source, _ in lacking]
+    return "\n".join(
+        [
+            f"{names} {'is' if len(lacking) == 1 else 'are'} not on this machine, and the Hugging Face hub cannot be "
+            f"reached from it ({reason}).{nearest(lacking[0][0])}",
+            "Fetch what is lacking where there is network, and copy it here:",
+            *(f"  {command} --local-dir {folder}" for command, folder in zip(commands, folders, strict=True)),
+            f"      then give the folder's path in its place (--encoder MODALITY={folders[0]}); or",
+            *(f"  {command}" for command in commands),
+            "      then copy ~/.cache/huggingface to here, or set HF_HOME to where the copy lies.",
+            "Or try without: --encoders tiny needs no download (random weights, for trying out the pipeline only).",
+        ]
     )
+
+
+def nearest(source: str) -> str:
+    """A guess at what was meant by a name that is perhaps not a hub id; "" where nothing is near."""
+    from .builders import builders
+    from .presets import PRESETS, PUBLISHED
+
+    known = [*PRESETS, *builders(), *(name for name, _ in PUBLISHED)]
+    near = [name for name in get_close_matches(source, known, n=1) if name != source]
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -26,6 +26,7 @@ from .build import build_encoder
 from .builders import builder_of, builders
 from .checkpoint import cached
 from .presets import MEDIA, PRESETS, PUBLISHED, source_of
+from .series import SeriesEncoder
 from .spec import EncoderSpec
 
 SECONDS_MEASURED = 1.0
@@ -159,6 +160,8 @@ def made_up(encoder: FrozenEncoder) -> Media:
             Image.fromarray(pixels).resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "JPEG")
         case "audio":
             soundfile.write(buffer, 0.1 * rng.normal(size=80_000), 16_000, format="WAV")
+        case "series" if isinstance(encoder, SeriesEncoder):
+            np.save(buffer, rng.normal(size=(3_000, encoder.patch.channels)))
         case medium:
             raise UserError(f"{encoder.name}: no item can be made up to measure {medium or 'this encoder'} with.")
     return _MadeUp("made up", data=buffer.getvalue())

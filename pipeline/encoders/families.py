@@ -107,5 +107,5 @@ def _unfit(config: Any, source: str, found: str) -> str:
     known = "; ".join(f"{modality}: {', '.join(names)}" for modality, names in KNOWN.items())
     return (
         f"{source} is a {config.model_type!r} model, {found}, and fits no rule by which PgM runs encoders. "
-        f"Known to run: {known}. A package of yours can add it: entry point pgm.encoders, see docs/extraction.md."
+        f"Known to run: {known}. A package of yours can add it: entry point pgm.encoders, see docs/encoders.md."
     )

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from ...cache.errors import NotFound
+from ...cache.errors import NotFound, UserError
 from ..decode import decode_text
 from ..decode.text import ENCODINGS
 from ..media import Media
@@ -42,7 +42,10 @@ class WordVectors(nn.Module):
         self.config = PretrainedConfig(**config)
         for name in ("embeddings", "mapping", "weights"):
             tensor = tensors.get(name)
-            self.register_buffer(name, tensor if tensor is None or name == "mapping" else tensor.float())
+            if tensor is None or name == "mapping":
+                self.register_buffer(name, tensor)
+            else:
+                self.register_parameter(name, nn.Parameter(tensor.float(), requires_grad=False))
 
     def forward(self, ids: Tensor) -> Tensor:
         rows = ids if self.mapping is None else self.mapping[ids]
@@ -105,8 +108,23 @@ class StaticEncoder(FrozenEncoder):
         }
 
 
+def is_static(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint holds static vectors."""
+    return checkpoint.json("config.json").get("model_type") in MODEL_TYPES
+
+
+def check_text(spec: EncoderSpec) -> None:
+    """Raises UserError where static vectors are asked to encode anything but text."""
+    if spec.modality != "text":
+        raise UserError(f"{spec.source} is a text encoder and was asked to encode {spec.modality}.")
+
+
 def build_static(spec: EncoderSpec, checkpoint: Checkpoint) -> StaticEncoder:
-    """The encoder of a folder that holds config.json, model.safetensors and tokenizer.json."""
+    """The encoder of a folder that holds config.json, model.safetensors and tokenizer.json.
+
+    Raises UserError where it is asked for another modality than text, and NotFound where a file is not there.
+    """
+    check_text(spec)
     weights, words = (checkpoint.folder / name for name in ("model.safetensors", "tokenizer.json"))
     for file in (weights, words):
         if not file.is_file():
