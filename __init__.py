@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .cache import open_dataset as open_dataset
     from .cache import open_features as open_features
+    from .loaders import FeatureDataset as FeatureDataset
+    from .loaders import FeatureLoader as FeatureLoader
+    from .loaders import IterableFeatureDataset as IterableFeatureDataset
+    from .loaders import collate_packed as collate_packed
+    from .loaders import collate_padded as collate_padded
+    from .loaders import huggingface_dataset as huggingface_dataset
     from .pipeline import extract as extract
     from .trainer import train as train
     from .trainer.pgm import FusionConfig as FusionConfig
@@ -16,11 +22,17 @@ if TYPE_CHECKING:
     from .trainer.pgm import PgMConfig as PgMConfig
 
 _EXPORTS = {
+    "FeatureDataset": ".loaders",
+    "FeatureLoader": ".loaders",
     "FusionConfig": ".trainer.pgm",
     "FusionHead": ".trainer.pgm",
+    "IterableFeatureDataset": ".loaders",
     "PgM": ".trainer.pgm",
     "PgMConfig": ".trainer.pgm",
+    "collate_packed": ".loaders",
+    "collate_padded": ".loaders",
     "extract": ".pipeline",
+    "huggingface_dataset": ".loaders",
     "open_dataset": ".cache",
     "open_features": ".cache",
     "train": ".trainer",

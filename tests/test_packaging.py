@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("cache", "pipeline", "trainer")
+ROOMS = ("cache", "loaders", "pipeline", "trainer")
 
 
 @pytest.fixture(scope="module")
