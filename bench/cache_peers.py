@@ -1,121 +1,92 @@
-"""Other dataset libraries on the features of bench/cache.py: samples a second, one JSON line a library.
+"""Other dataset libraries on the features of bench/cache.py, each against np.take in RAM; one JSON line a library.
 
-`python bench/cache_peers.py FOLDER` reads FOLDER/tokens.npy, writes it once in each library's own format and reads it
-back. It imports nothing of PgM, so that it may run in an environment of its own (bench/cache.py --peers PYTHON). Every
-library gets its easiest task: samples one at a time, not stacked into a batch.
+`python bench/cache_peers.py FOLDER SECONDS` reads FOLDER/tokens.npy, writes it once in each library's own format and
+reads shuffled batches of it. It imports nothing of PgM, so that it may run in an environment of its own. Where a
+library has no batches, it gets the easier task: samples one at a time, not stacked.
 """
 
-import io
+from __future__ import annotations
+
 import json
 import sys
-import tarfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measure import in_turns
 
-SECONDS = 3.0
-
-
-def rate(samples: Iterable[Any], seconds: float = SECONDS) -> float:
-    """Samples a second over at most `seconds`, after the first 64."""
-    count, begun = 0, time.perf_counter()
-    for count, _ in enumerate(samples, 1):
-        if count == 64:
-            begun = time.perf_counter()
-        if count % 64 == 0 and time.perf_counter() - begun > seconds:
-            break
-    return (count - 64) / (time.perf_counter() - begun)
+BATCH = 64
+Read = Callable[[np.ndarray], Any]
 
 
-def streaming(folder: Path, tokens: np.memmap, order: np.ndarray) -> Iterator[Any]:
+def streaming(folder: Path, x: np.ndarray) -> Read:
     from streaming import MDSWriter, StreamingDataset
 
-    if not folder.exists():
-        with MDSWriter(out=str(folder), columns={"x": f"ndarray:float16:{tokens.shape[1]},{tokens.shape[2]}"}) as out:
-            for sample in tokens:
-                out.write({"x": sample})
-    dataset = StreamingDataset(local=str(folder), batch_size=64)
-    return (dataset[int(row)]["x"] for row in order)
+    with MDSWriter(out=str(folder), columns={"x": f"ndarray:float16:{x.shape[1]},{x.shape[2]}"}) as out:
+        for sample in x:
+            out.write({"x": sample})
+    dataset = StreamingDataset(local=str(folder), batch_size=BATCH)
+    return lambda rows: [dataset[row]["x"] for row in rows.tolist()]
 
 
-def litdata(folder: Path, tokens: np.memmap, order: np.ndarray) -> Iterator[Any]:
-    from litdata import StreamingDataset
-    from litdata.streaming.writer import BinaryWriter
+def tensordict(folder: Path, x: np.ndarray) -> Read:
+    import torch
+    from tensordict import MemoryMappedTensor
 
-    if not folder.exists():
-        folder.mkdir()
-        writer = BinaryWriter(str(folder), chunk_bytes="64MB")
-        for row, sample in enumerate(tokens):
-            writer[row] = {"x": sample}
-        writer.done()
-        writer.merge(1)
-    dataset = StreamingDataset(str(folder))
-    return (dataset[int(row)]["x"] for row in order)
+    mapped = MemoryMappedTensor.from_tensor(torch.from_numpy(x), filename=folder / "x.memmap")
+    return lambda rows: mapped[torch.from_numpy(rows)]
 
 
-def datasets(folder: Path, tokens: np.memmap, order: np.ndarray) -> Iterator[Any]:
+def datasets(folder: Path, x: np.ndarray) -> Read:
     from datasets import Array2D, Dataset, Features, load_from_disk
+    from datasets.utils.logging import disable_progress_bar
 
-    if not folder.exists():
-        features = Features({"x": Array2D(tokens.shape[1:], "float16")})
-        made = Dataset.from_generator(
-            arrow_rows, gen_kwargs={"path": str(tokens.filename)}, features=features, cache_dir=f"{folder}.tmp"
-        )
-        made.save_to_disk(str(folder))
-    dataset = load_from_disk(str(folder)).with_format("numpy")
-    return (dataset[int(row)]["x"] for row in order)
+    disable_progress_bar()
+    features = Features({"x": Array2D(x.shape[1:], "float16")})
+    cache = str(folder / "cache")
+    made = Dataset.from_generator(arrow_rows, gen_kwargs={"folder": str(folder)}, features=features, cache_dir=cache)
+    made.save_to_disk(str(folder / "arrow"))
+    dataset = load_from_disk(str(folder / "arrow")).with_format("numpy")
+    return lambda rows: dataset[rows.tolist()]["x"]
 
 
-def arrow_rows(path: str) -> Iterator[dict[str, np.ndarray]]:
+def arrow_rows(folder: str) -> Iterator[dict[str, np.ndarray]]:
     """What `datasets` can hash and run: a function of a path."""
-    return ({"x": sample} for sample in np.load(path, mmap_mode="r"))
+    return ({"x": sample} for sample in np.load(Path(folder).parent / "tokens.npy", mmap_mode="r")[:1000])
 
 
-def webdataset(folder: Path, tokens: np.memmap, order: np.ndarray) -> Iterator[Any]:
-    import webdataset as wds
-
-    folder.mkdir(exist_ok=True)
-    step, paths = 800, []
-    for start in range(0, len(tokens), step):
-        paths.append(folder / f"{start:06d}.tar")
-        if not paths[-1].exists():
-            with tarfile.open(paths[-1], "w") as tar:
-                for row in range(start, min(start + step, len(tokens))):
-                    content = io.BytesIO()
-                    np.save(content, tokens[row])
-                    member = tarfile.TarInfo(f"{row:06d}.npy")
-                    member.size = content.tell()
-                    content.seek(0)
-                    tar.addfile(member, content)
-    return iter(wds.WebDataset([str(path) for path in paths], shardshuffle=False).decode().to_tuple("npy"))
-
-
-PEERS: dict[str, Callable[[Path, np.memmap, np.ndarray], Iterator[Any]]] = {
-    "MosaicML Streaming, random ds[i]": streaming,
-    "LitData, random ds[i]": litdata,
-    "HF datasets (Arrow), random ds[i]": datasets,
-    "WebDataset, sequential": webdataset,
+PEERS: dict[str, Callable[[Path, np.ndarray], Read]] = {
+    "MosaicML Streaming (MDS), dataset[row]": streaming,
+    "TensorDict, MemoryMappedTensor[rows]": tensordict,
+    "HF datasets (Arrow), dataset[rows]": datasets,
 }
+
+
+def measured(make: Callable[[Path, np.ndarray], Read], root: Path, x: np.ndarray, seconds: float) -> dict[str, Any]:
+    """A library's share of the limit."""
+    folder = root / make.__name__
+    folder.mkdir()
+    try:
+        read = make(folder, x)
+    except ImportError as error:
+        return {"note": f"not installed: {error}"}
+    # Arrow needs a minute for a gigabyte.
+    count = 1000 if make is datasets else len(x)
+    order = np.random.default_rng(1).permutation(count)
+    batches = [order[start : start + BATCH] for start in range(0, count - BATCH + 1, BATCH)]
+    warm = np.empty((BATCH, *x.shape[1:]), x.dtype)
+    limit = (lambda rows: np.take(x, rows, axis=0, out=warm, mode="clip")), batches
+    took = in_turns({"limit": limit, "library": (read, batches)}, seconds)
+    return {"ratio": took["limit"] / took["library"], "note": f"{BATCH / took['library']:,.0f} samples/s"}
 
 
 def main() -> None:
     """Measure each library that is installed."""
-    root = Path(sys.argv[1])
-    tokens = np.load(root / "tokens.npy", mmap_mode="r")
-    order = np.random.default_rng(1).permutation(len(tokens))
+    root, seconds = Path(sys.argv[1]), float(sys.argv[2])
+    x = np.load(root / "tokens.npy")
     for name, make in PEERS.items():
-        try:
-            # Twice: the first pass warms the page cache and the library.
-            best = max(rate(make(root / make.__name__, tokens, order)) for _ in range(2))
-            line = {"name": name, "rate": best}
-        except ImportError:
-            line = {"name": name, "why": "not installed"}
-        except Exception as error:
-            line = {"name": name, "why": f"{type(error).__name__}: {error}"[:60]}
-        print(json.dumps(line), flush=True)
+        print(json.dumps({"name": name, **measured(make, root, x, seconds / len(PEERS))}), flush=True)
 
 
 if __name__ == "__main__":

@@ -200,21 +200,28 @@ class SegmentReader:
         """Rows start:stop of a segment as (stop - start, D); a view where they are mapped as they are read."""
         if stop == start:
             return np.empty((0, self.dim), self.dtype)
-        mapped = self._open(np.array([segment]))
-        self._check(mapped, np.array([segment]), np.array([stop]))
+        mapped = self._mapped
+        if mapped is None or segment not in mapped.opened:
+            mapped = self._open(np.array([segment]))
+        self._used[segment] = self._clock
+        if stop > mapped.count[segment]:
+            raise self._short(mapped, segment, stop)
         opened = mapped.opened[segment]
         tokens = np.asarray(opened.tokens[start:stop])
         return tokens if opened.scales is None else decode(tokens, opened.scales[start:stop])
 
     def copy(self, segments: Int64s, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
-        """Copy rows starts[j] : starts[j] + lengths[j] of segments[j] to out[positions[j]:], for every j.
+        """Copy rows starts[j] : starts[j] + lengths[j] of segments[j] to out[positions[j]:], for every j, in order.
 
         Rows of `out` to which nothing goes become zeros.
         """
-        if not (some := lengths > 0).all():
+        if not lengths.all():
+            some = np.flatnonzero(lengths)
             segments, starts, lengths, positions = (each[some] for each in (segments, starts, lengths, positions))
         mapped = self._open(segments)
-        self._check(mapped, segments, starts + lengths)
+        stops = starts + lengths
+        if (short := stops > mapped.count[segments]).any():
+            raise self._short(mapped, int(segments[short][0]), int(stops[short][0]))
         elsewhere = mapped.first[segments] == ELSEWHERE
         if not elsewhere.any():
             mapped.take(segments, starts, lengths, positions, out)
@@ -259,14 +266,12 @@ class SegmentReader:
         self._expected = max(2 * self._expected, 1 << 16)
         return mapped
 
-    def _check(self, mapped: Mapped, segments: Int64s, stops: Int64s) -> None:
-        """Raises CorruptStore where a version lists rows that a segment does not have."""
-        if (short := stops > mapped.count[segments]).any():
-            segment, stop = int(segments[short][0]), int(stops[short][0])
-            raise CorruptStore(
-                f"{self.store.url}/{SEGMENTS}/{self.names[segment]} has {mapped.count[segment]} token rows where the "
-                f"version lists {stop}; see `pgm cache verify`"
-            )
+    def _short(self, mapped: Mapped, segment: int, stop: int) -> CorruptStore:
+        """A version lists rows that a segment does not have: between segments there is no memory to read."""
+        return CorruptStore(
+            f"{self.store.url}/{SEGMENTS}/{self.names[segment]} has {mapped.count[segment]} token rows where the "
+            f"version lists {stop}; see `pgm cache verify`"
+        )
 
 
 class Fetching:

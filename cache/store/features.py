@@ -124,7 +124,7 @@ class Features:
         unavailable: "error" refuses failed and missing samples; "empty" gives them no tokens.
         """
         chosen, lengths = self._chosen(rows, unavailable)
-        ends = np.cumsum(lengths)
+        ends = lengths.cumsum()
         total = int(ends[-1]) if len(ends) else 0
         tokens = self._buffers.get(total) if out is None else self._fitting(out, total)
         self._copy(chosen, lengths, ends - lengths, tokens)
@@ -198,7 +198,8 @@ class Features:
         if (chosen.dtype.kind not in "iu" and chosen.size) or chosen.ndim != 1:
             raise UserError(f"rows are a one-dimensional list of sample numbers, not {chosen.dtype} of {chosen.shape}")
         chosen = chosen.astype(np.int64, copy=False)
-        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
+        # As unsigned numbers the negative ones are the largest.
+        if chosen.size and chosen.view(np.uint64).max() >= len(self):
             raise SampleUnavailable(self._out_of_range(int(chosen[(chosen < 0) | (chosen >= len(self))][0])))
         lengths = self.index.length[chosen].astype(np.int64)
         if not self._complete:

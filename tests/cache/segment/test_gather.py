@@ -40,7 +40,7 @@ def check(made: object, rows: np.ndarray) -> None:
 def test_gathered_rows_are_those_written(
     stored: str, kinds: tuple[str, ...], tmp_path: Path, made: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copying, "LARGE", 1 << 10)
+    monkeypatch.setattr(copying, "PIECE", 1 << 9)
     monkeypatch.setattr(copying, "CORES", 2)
     store = made(tmp_path, LENGTHS, stored=stored, kinds=kinds, failed=(8,))
     rng = np.random.default_rng(1)
@@ -148,7 +148,7 @@ def test_threads_that_gather_at_once_get_their_own_rows(
     tmp_path: Path, made: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read, "MAPPED", 4)
-    monkeypatch.setattr(copying, "LARGE", 1 << 10)
+    monkeypatch.setattr(copying, "PIECE", 1 << 9)
     store, wrong = made(tmp_path, [[5, 40, 3]] * 12, kinds=("zarr", "hdf5", "lz4")), []
 
     def work(seed: int) -> None:
