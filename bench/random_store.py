@@ -46,7 +46,7 @@ def random_store(
         segment = write_segment(store.storage, identity.whole_digest, items, lengths[rows], tokens)
         builder.place(rows, segment)
         bytes += segment.bytes
-    version = store.commit(lambda latest: Draft(builder, ids_digest(ids), "", len(parts), bytes))
+    version = store.commit(lambda: Draft(builder, ids_digest(ids), "", len(parts), bytes))
     assert version is not None
     return identity.folder, version.number
 

@@ -73,9 +73,12 @@ def of_store(store: Storage, listed: set[int], grace: float) -> Iterator[Garbage
     """What of a store can go, where the dataset's versions list `listed` of its versions."""
     log, segments, files = Log(store), set(), set()
     entries = {entry.key: entry for entry in store.entries(VERSIONS)}
-    for number in log.numbers():
+    numbers = log.numbers()
+    for number in numbers:
         value, key = log.read(number), version_key(number)
-        if number not in listed and is_old(entries[key], grace) and not store.in_use(key):
+        # The last one stays in any case, so that its number is never given to another.
+        free = number not in listed and number != numbers[-1]
+        if free and is_old(entries[key], grace) and not store.in_use(key):
             yield Garbage(store, key, "a version no dataset version lists", entries[key].bytes)
             continue
         segments |= set(value["segments"])

@@ -51,7 +51,7 @@ def compact(
     new = [segment for segment in written if segment.new]
     draft = Draft(rows, before.sample_ids, before.name, len(new), sum(segment.bytes for segment in new))
 
-    def unless_moved(_: int) -> Draft | None:
+    def unless_moved() -> Draft | None:
         latest = features.store.latest(before.name)
         return draft if latest is not None and latest.number == before.number else None
 

@@ -17,9 +17,10 @@ import pyarrow as pa
 from ..errors import NotFound, UserError
 from ..nearest import nearest
 from ..storage import Storage, storage_at
+from ..storage.base import joined
 from ..store import Features, Log, Store, open_features
 from ..store.store import STORE
-from ..store.version import VERSIONS
+from ..store.version import VERSIONS, version_key
 from .card import DatasetCard
 from .presence import Present, presence, with_presence
 from .samples import check_samples, ids_digest, put_samples, read_samples
@@ -178,6 +179,14 @@ def publish(
     check_samples(samples)
     ids = ids_digest(samples["id"].to_pylist())
     log = Log(dataset)
+    for folder in stores:
+        # A version that another writer has just committed may not be durable yet.
+        dataset.flush(joined(folder, VERSIONS))
+
+    def later(folder: str, kept: Mapping[str, int]) -> int:
+        """The version that another writer of the same samples has published meanwhile, unless it went."""
+        number = kept.get(folder, 0)
+        return number if dataset.exists(joined(folder, version_key(number))) else 0
 
     def draft(latest: int) -> dict[str, Any] | None:
         before = _latest(log, latest, name)
@@ -195,7 +204,7 @@ def publish(
             "card": card.as_dict(),
             "samples": put_samples(dataset, table),
             "sample_ids": ids,
-            "stores": {**kept, **stores},
+            "stores": {**kept, **{folder: max(number, later(folder, kept)) for folder, number in stores.items()}},
         }
         return None if before is not None and _same(before, value) else value
 

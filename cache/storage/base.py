@@ -104,7 +104,11 @@ class Storage(ABC):
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Remove an object, or everything below a key; nothing happens where there is nothing."""
+        """Remove an object, or everything below a key; nothing happens where there is nothing. Durable."""
+
+    def flush(self, key: str) -> None:
+        """Wait until the names directly below `key` are durable, whoever gave them."""
+        return  # where an object can be seen, it is
 
     def hold(self, key: str) -> object | None:
         """Something to keep for as long as an object is in use, so that `in_use` sees it; None where nobody can."""

@@ -9,7 +9,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +22,7 @@ OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 TAKEN = {errno.EEXIST, errno.ENOTEMPTY}
 SYNCING = 16  # files at once: a disk commits them together
+_settled: set[Path] = set()  # folders whose names this process knows to be on the disk
 
 
 class LocalStorage(Storage):
@@ -59,27 +60,24 @@ class LocalStorage(Storage):
     def put(self, key: str, parts: Parts) -> bool:
         path = self.path / key
         with explain(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             temporary = _temporary(path)
             try:
                 write_parts(temporary, parts)
-                try:
-                    os.link(temporary, path)
-                except OSError as error:
-                    if error.errno in TAKEN:
-                        return False
-                    raise
+                made = _unless_taken(os.link, temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
+            # Of a taken name too: whoever made it may not have come so far.
             sync(path.parent)
-        return True
+        return made
 
     def put_group(self, key: str, objects: Mapping[str, Parts]) -> bool:
         path = self.path / key
         if path.exists():
+            sync(path.parent)
             return False
         with explain(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             temporary = _temporary(path)
             try:
                 for name, parts in objects.items():
@@ -87,16 +85,11 @@ class LocalStorage(Storage):
                     write_parts(temporary / name, parts, flush=False)
                 # Together, and not one after another: a disk then waits once.
                 settle([*(temporary / name for name in objects), *folders_of(temporary)])
-                try:
-                    os.rename(temporary, path)
-                except OSError as error:
-                    if error.errno in TAKEN:
-                        return False
-                    raise
+                made = _unless_taken(os.rename, temporary, path)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
             sync(path.parent)
-        return True
+        return made
 
     def names(self, key: str = "") -> list[str]:
         try:
@@ -141,9 +134,15 @@ class LocalStorage(Storage):
             # Out of the way in one step: whoever looks sees the whole group, or none of it.
             doomed = _temporary(path)
             os.rename(path, doomed)
+            sync(path.parent)
             shutil.rmtree(doomed)
-        else:
+        elif path.exists():
             path.unlink(missing_ok=True)
+            sync(path.parent)
+
+    def flush(self, key: str) -> None:
+        with suppress(FileNotFoundError):
+            sync(self.path / key)
 
 
 class Hold:
@@ -176,6 +175,28 @@ class Hold:
 
     def __del__(self) -> None:
         os.close(self._descriptor)
+
+
+def _unless_taken(give_name: Callable[[Path, Path], None], temporary: Path, path: Path) -> bool:
+    try:
+        give_name(temporary, path)
+    except OSError as error:
+        if error.errno in TAKEN:
+            return False
+        raise
+    return True
+
+
+def make_folder(path: Path) -> None:
+    """A folder and those above it, their names on the disk too: whoever made them may not have come so far."""
+    path = path.absolute()
+    if (path in _settled and path.is_dir()) or path == path.parent:
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    with suppress(PermissionError):
+        sync(path.parent)
+    _settled.add(path)
 
 
 def _temporary(path: Path) -> Path:

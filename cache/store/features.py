@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import IdentityMismatch, SampleUnavailable, UserError
+from ..errors import IdentityMismatch, NotFound, SampleUnavailable, UserError
 from ..segment import STATUSES, Buffers, SegmentReader, read_segment
 from ..segment.contents import Int64s
 from ..segment.encoding import Array, read_dtype
@@ -170,7 +170,7 @@ class Features:
                 yield pool[part], np.concatenate(pieces), lengths[part]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_features, (self.store.storage, self.version.number)
+        return _reopened, (self.store.storage, self.version.number, self.version.index)
 
     def __repr__(self) -> str:
         return (
@@ -257,3 +257,14 @@ def open_features(
         )
     found = store.version(version)
     return Features(store, found, store.index(found))
+
+
+def _reopened(store: Storage, number: int, index: str) -> Features:
+    """Features as they were pickled. Raises NotFound where another version has their number."""
+    features = open_features(store, number)
+    if features.version.index != index:
+        raise NotFound(
+            f"{store.url} has another version {number} by now than the one that was opened: that was removed, and its "
+            "number given again. Open the features anew."
+        )
+    return features

@@ -5,12 +5,12 @@ is touched, so there is nothing to lock and nothing to recover: whatever died, t
 the names their inputs give them, and the next writer goes on from those.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..errors import CorruptStore, IdentityMismatch, NotFound
+from ..errors import CorruptStore, IdentityMismatch, NotFound, RunFailed
 from ..segment import MARKER, SEGMENTS, STATUSES, SegmentName, Stored
 from ..storage import Storage, storage_at
 from ..storage.base import Parts, digest_of, put_named
@@ -18,7 +18,7 @@ from ..storage.mapping import map_file
 from ..storage.sealed_json import put_sealed, read_sealed
 from .identity import Identity
 from .index import Index, IndexBuilder
-from .version import Log, Version, draft_of, index_key, version_from
+from .version import Log, Version, index_key, version_from
 
 STORE = "store.json"
 FORMAT = 2
@@ -109,12 +109,12 @@ class Store:
                 return version_from(value, self.storage.url)
         return None
 
-    def index(self, version: Version) -> Index:
-        """Where the samples of a version lie, as a mapped file. Raises CorruptStore."""
+    def index(self, version: Version, largest: float = CHECKED) -> Index:
+        """Where the samples of a version lie, mapped; checked up to `largest` bytes. Raises CorruptStore."""
         key = index_key(version.index)
         try:
             content = map_file(self.storage.local(key, version.index_digest))
-            if len(content) <= CHECKED and digest_of({"": [content.data]}) != version.index_digest:
+            if len(content) <= largest and digest_of({"": [content.data]}) != version.index_digest:
                 raise ValueError("its checksum fails")
             return Index.from_bytes(content, version.samples)
         except (FileNotFoundError, ValueError) as error:
@@ -122,42 +122,63 @@ class Store:
                 f"{self.storage.url}/{key} is not as it was written ({error}); run `pgm cache verify`"
             ) from error
 
-    def commit(self, draft: Callable[[int], Draft | None]) -> Version | None:
-        """Publish a version; `draft` is given the latest number and asked again where another writer was first.
+    def commit(self, draft: Callable[[], Draft | None]) -> Version | None:
+        """Publish a version; `draft` is asked again where another writer was first.
 
-        Returns the version, or None where the draft was None.
+        Returns the version, the latest one of its name where that says the same, or None where the draft was None.
+        Raises RunFailed where a segment that was there is gone.
         """
+        same: Version | None = None
 
         def value(latest: int) -> dict[str, Any] | None:
-            drafted = draft(latest)
-            return None if drafted is None else draft_of(self._put_index(drafted, latest + 1))
+            nonlocal same
+            drafted = draft()
+            if drafted is None:
+                return None
+            index, segments = drafted.rows.build()
+            parts: Parts = index.to_parts()
+            digest, before = digest_of({"": parts}), self.latest(drafted.name)
+            told = (drafted.sample_ids, segments, digest)
+            if before is not None and (before.sample_ids, before.segments, before.index_digest) == told:
+                same = before
+                return None
+            self._check_there(segments)
+            file = f"{latest + 1:06d}-{digest}.index"
+            put_named(self.storage, index_key(file), parts, digest)
+            return version_value(drafted, index, segments, index.content_digest(self.dim, self.stored), file, digest)
 
         number = self.log.commit(value)
-        return None if number is None else version_from(self.log.read(number), self.storage.url)
+        return same if number is None else version_from(self.log.read(number), self.storage.url)
 
-    def _put_index(self, draft: Draft, number: int) -> Version:
-        index, segments = draft.rows.build()
-        parts: Parts = index.to_parts()
-        digest = digest_of({"": parts})
-        file = f"{number:06d}-{digest}.index"
-        put_named(self.storage, index_key(file), parts, digest)
-        return Version(
-            number=number,
-            name=draft.name,
-            parent=0,
-            created="",
-            samples=len(index),
-            tokens=int(index.length.sum(dtype="int64")),
-            counts=counts(index),
-            sample_ids=draft.sample_ids,
-            content=index.content_digest(self.dim, self.stored),
-            segments=segments,
-            index=file,
-            index_digest=digest,
-            written={"segments": draft.new, "reused": len(segments) - draft.new, "bytes": draft.bytes},
-        )
+    def _check_there(self, segments: Sequence[str]) -> None:
+        """Raises RunFailed where a segment that is about to be listed is not there; those that are become durable."""
+        if gone := set(segments).difference(self.storage.groups(SEGMENTS, MARKER)):
+            raise RunFailed(
+                f"{len(gone)} segments of {self.storage.url} went while they were counted on (`pgm cache gc`, or by "
+                f"hand), {min(gone)} among them. Nothing was published: run the same command again"
+            )
+        # Whoever wrote one that was there may have died before its name was on the disk.
+        self.storage.flush(SEGMENTS)
 
 
 def counts(index: Index) -> dict[str, int]:
     """Samples by status."""
     return {name: int((index.status == code).sum()) for code, name in enumerate(STATUSES)}
+
+
+def version_value(
+    draft: Draft, index: Index, segments: Sequence[str], content: str, file: str, digest: str
+) -> dict[str, Any]:
+    """A version as JSON, before it has a number."""
+    return {
+        "name": draft.name,
+        "samples": len(index),
+        "tokens": int(index.length.sum(dtype="int64")),
+        "counts": counts(index),
+        "sample_ids": draft.sample_ids,
+        "content": content,
+        "segments": list(segments),
+        "index": file,
+        "index_digest": digest,
+        "written": {"segments": draft.new, "reused": len(segments) - draft.new, "bytes": draft.bytes},
+    }

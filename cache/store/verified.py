@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from ..segment import open_segment
+from ..segment import is_intact, open_segment
 from ..segment.contents import Int64s, sample_checksums
 from .index import Index
 from .store import Store
@@ -18,6 +18,13 @@ def verified_rows(store: Store, version: Version, index: Index, rows: Int64s) ->
     for number, places in zip(numbers.tolist(), np.split(order, first[1:]), strict=True):
         good[places] = _verified_in(store, version.segments[number], index, rows[places])
     return good
+
+
+def in_intact_segments(store: Store, version: Version, index: Index, rows: Int64s) -> npt.NDArray[np.bool_]:
+    """(n,) whether the segments that `rows` (n,) lie in are what was written, to the byte: what may be used again."""
+    numbers, inverse = np.unique(index.segment[rows], return_inverse=True)
+    intact = [is_intact(store.storage, version.segments[number]) for number in numbers.tolist()]
+    return np.array(intact, np.bool_)[inverse]
 
 
 def _verified_in(store: Store, segment: str, index: Index, rows: Int64s) -> npt.NDArray[np.bool_]:

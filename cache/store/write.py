@@ -1,6 +1,7 @@
 """A whole store from arrays in memory, in one call: what an import does, and whoever has features and no encoder."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +12,11 @@ from ..segment.contents import Int64s
 from ..segment.encoding import Array
 from ..storage import Storage
 from ..storage.base import as_bytes
+from .features import Features
 from .identity import Identity
-from .index import IndexBuilder
+from .index import FAILED, IndexBuilder
 from .store import Draft, Store
+from .verified import in_intact_segments
 from .version import Version
 
 SEGMENT_BYTES = 64 << 20
@@ -41,38 +44,29 @@ def write_features(
     """
     counts: Int64s = np.asarray(lengths, np.int64)
     store = Store.create(dataset, identity, tokens.shape[1], stored)
-    ends = np.cumsum(counts)
-    failures = dict(errors or {})
+    ends, failures = np.cumsum(counts), dict(errors or {})
     sources = row_digests(tokens, counts)
+    rows = IndexBuilder(len(ids))
+    rows.missing(np.array([row for row in range(len(ids)) if not counts[row] and row not in failures], np.int64))
     before = store.latest(name)
     held = held_rows(store, before) if before is not None else {}
+    again = held_failures(store, before) if before is not None and before.sample_ids == sample_ids else {}
     kept = {row: held[sources[row]] for row in range(len(ids)) if counts[row] and sources[row] in held}
+    kept |= {row: row for row, why in failures.items() if again.get(row) == why}
+    if before is not None and kept:
+        known, places = np.array(list(kept.items()), np.int64).T
+        rows.take(known, store.index(before), before.segments, places)
     fresh = [row for row in range(len(ids)) if row not in kept and (counts[row] or row in failures)]
-    written: list[tuple[Int64s, Segment]] = []
-    for rows in pieces(fresh, counts, tokens.shape[1] * np.dtype(stored).itemsize, segment_bytes):
-        part = np.concatenate([tokens[ends[row] - counts[row] : ends[row]] for row in rows])
-        items = Items([ids[r] for r in rows], [sources[r] for r in rows], [failures.get(r, "") for r in rows])
-        segment = write_segment(store.storage, identity.whole_digest, items, counts[rows], part, stored, format, codec)
-        written.append((np.array(rows, np.int64), segment))
-
-    def draft(latest: int) -> Draft | None:
-        builder = IndexBuilder(len(ids))
-        builder.missing(np.array([r for r in range(len(ids)) if not counts[r] and r not in failures], np.int64))
-        if before is not None and kept:
-            builder.take(
-                np.array(list(kept), np.int64),
-                store.index(before),
-                before.segments,
-                np.array(list(kept.values()), np.int64),
-            )
-        for rows, segment in written:
-            builder.place(rows, segment)
-        new = [segment for _, segment in written if segment.new]
-        return Draft(builder, sample_ids, name, len(new), sum(segment.bytes for segment in new))
-
-    if before is not None and not written and before.sample_ids == sample_ids and len(kept) == int((counts > 0).sum()):
-        return before
-    committed = store.commit(draft)
+    written: list[Segment] = []
+    for part in pieces(fresh, counts, tokens.shape[1] * np.dtype(stored).itemsize, segment_bytes):
+        packed = np.concatenate([tokens[ends[row] - counts[row] : ends[row]] for row in part])
+        items = Items([ids[r] for r in part], [sources[r] for r in part], [failures.get(r, "") for r in part])
+        digest = identity.whole_digest
+        segment = write_segment(store.storage, digest, items, counts[part], packed, stored, format, codec)
+        rows.place(np.array(part, np.int64), segment)
+        written += [segment] if segment.new else []
+    draft = Draft(rows, sample_ids, name, len(written), sum(segment.bytes for segment in written))
+    committed = store.commit(lambda: draft)
     assert committed is not None
     return committed
 
@@ -87,10 +81,19 @@ def row_digests(tokens: Array, lengths: Int64s) -> list[str]:
 
 
 def held_rows(store: Store, version: Version) -> dict[str, int]:
-    """Source -> a row of a version that has its features."""
-    index = store.index(version)
+    """Source -> a row of a version that has its features, in a segment that is what was written."""
+    index = store.index(version, inf)
     rows = np.flatnonzero(index.length > 0)
+    rows = rows[in_intact_segments(store, version, index, rows)]
     return {index.source[row].tobytes().hex(): row for row in rows.tolist()}
+
+
+def held_failures(store: Store, version: Version) -> dict[int, str]:
+    """Row -> why it failed, of those in segments that are what was written."""
+    features = Features(store, version, store.index(version, inf))
+    rows = np.flatnonzero(features.index.status == FAILED)
+    rows = rows[in_intact_segments(store, version, features.index, rows)]
+    return {row: features.error(row) for row in rows.tolist()}
 
 
 def pieces(rows: Sequence[int], lengths: Int64s, row_bytes: int, limit: int) -> list[list[int]]:

@@ -56,10 +56,10 @@ class Commit:
 
     def publish(self) -> tuple[Version, bool]:
         """The version, and whether it is new: nothing is committed where nothing changed."""
-        committed = self.store.commit(lambda _: None if self._is_latest() else self._draft())
-        version = committed or self.store.latest(self.name)
+        before = self.store.latest(self.name)
+        version = self.store.commit(lambda: None if self._is_latest() else self._draft()) or before
         assert version is not None
-        return version, committed is not None
+        return version, version != before
 
     def _draft(self) -> Draft:
         return Draft(self._rows, self.samples, self.name, self.new, self.bytes)

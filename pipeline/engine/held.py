@@ -1,13 +1,14 @@
 """What a store holds already of the samples that are wanted, found by source digest and by the reasons of failures.
 
 The latest version of every name counts, so that a full extraction takes what a limited one encoded. Bytes are checked
-before they are counted on: damaged rows are made again.
+before they are counted on: the samples of a segment that is not what was written are made again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from ...cache.segment import read_segment
 from ...cache.store import Index, Store, Version
 from ...cache.store.index import FAILED, OK
-from ...cache.store.verified import verified_rows
+from ...cache.store.verified import in_intact_segments
 from .sources import Digests
 
 Rows = NDArray[np.int64]
@@ -41,8 +42,8 @@ class Held:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """encoded: samples with features whose bytes are intact. failed: samples that could not be encoded, of unchanged
-    sources, with `reasons` by row. damaged: samples whose features are no longer what was written."""
+    """encoded: samples with features in intact segments. failed: samples that could not be encoded, of unchanged
+    sources, with `reasons` by row. damaged: samples whose segment is no longer what was written."""
 
     encoded: tuple[Held, ...]
     failed: tuple[Held, ...]
@@ -62,9 +63,9 @@ def find_held(store: Store, ids: Sequence[str], sources: Digests, wanted: Bools)
     reasons: dict[int, str] = {}
     damaged = 0
     for version in latest_versions(store):
-        index = store.index(version)
+        index = store.index(version, inf)
         there = same_sources(index, sources, left)
-        intact = verified_rows(store, version, index, there.places) if len(there) else np.zeros(0, bool)
+        intact = in_intact_segments(store, version, index, there.places)
         damaged += int((~intact).sum())
         encoded.append(Held(version, index, there.rows, there.places).only(intact))
         left[encoded[-1].rows] = False
@@ -119,6 +120,7 @@ def same_failures(
 ) -> tuple[Held, dict[int, str]]:
     """The wanted samples that failed with the source they have now, and why."""
     failures = np.flatnonzero(index.status == FAILED)
+    failures = failures[in_intact_segments(store, version, index, failures)]
     rows, places, reasons = [], [], {}
     if len(failures) and wanted.any():
         place_of = {ids[row]: row for row in np.flatnonzero(wanted).tolist()}

@@ -62,19 +62,14 @@ def next_attempt(
 ) -> tuple[int, str | None]:
     """Which attempt making a segment of these samples would be, and the earlier one that can be used instead.
 
-    there: digest of inputs -> name, of every segment in the store. A damaged segment is left as it is, and the next
-    attempt has another name; so has the one after failures, where these are to be tried again.
+    there: digest of inputs -> name, of every segment in the store. One that is damaged is made again, under its name
+    where the bytes come out the same; after failures that are to be tried again, the next attempt has another name.
     """
     attempt = 0
     while True:
         name = there.get(inputs_digest(store.identity.whole_digest, ids, sources, attempt))
-        if name is None or usable(store, name, retry):
+        if name is None or not is_intact(store.storage, name):
+            return attempt, None
+        if not (retry and any(read_segment(store.storage, name).items.errors)):
             return attempt, name
         attempt += 1
-
-
-def usable(store: Store, name: str, retry: bool) -> bool:
-    """Whether a segment is what was written, and (where failures are tried again) has none."""
-    if not is_intact(store.storage, name):
-        return False
-    return not (retry and any(read_segment(store.storage, name).items.errors))

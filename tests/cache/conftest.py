@@ -91,7 +91,7 @@ def make_store(
         new, size = new + segment.new, size + segment.bytes
     if not version:
         return Made(dataset, store, None, oracle, names)  # type: ignore[arg-type]
-    committed = store.commit(lambda _: Draft(rows, ids_digest(names), new=new, bytes=size))
+    committed = store.commit(lambda: Draft(rows, ids_digest(names), new=new, bytes=size))
     assert committed is not None
     return Made(dataset, store, open_features(store.storage, committed.number), oracle, names)
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pgm.cache import open_dataset, open_features
+from pgm.cache import Draft, IndexBuilder, ids_digest, open_dataset, open_features
 from pgm.cache.dataset.collect import GRACE, garbage, remove
 from pgm.cache.dataset.verify import verify_dataset, verify_store
-from pgm.cache.errors import CorruptStore, NotFound
+from pgm.cache.errors import CorruptStore, NotFound, PgMError, RunFailed
+from pgm.cache.segment import read_segment
 
 from .conftest import Made, flip, make_store, published, samples_table
 
@@ -148,3 +151,34 @@ def test_what_is_not_published_yet_is_not_anybodys_version(tmp_path: Path) -> No
     made = make_store(tmp_path / "toy", [3] * 8)
     assert collected(made) == []
     assert samples_table(made.ids).num_rows == 8
+
+
+def test_the_number_of_a_version_that_went_is_not_given_to_another(tmp_path: Path) -> None:
+    """Features pickled by their version's number would have other rows when they come back."""
+    first = grown(tmp_path, 8)
+    unpublished = make_store(tmp_path / "toy", [3] * 9, seed=1)
+    elsewhere = pickle.dumps(unpublished.features)
+    number = unpublished.features.version.number
+    del unpublished
+    age(tmp_path)
+    collected(first)
+    later = make_store(tmp_path / "toy", [3] * 9, seed=2)
+    assert later.features.version.number > number
+    with suppress(PgMError):
+        assert len(pickle.loads(elsewhere).gather(range(9))[1]) == 9
+    shutil.rmtree(later.path)
+    make_store(tmp_path / "toy", [3] * 9, seed=3)
+    make_store(tmp_path / "toy", [3] * 9, seed=4)
+    with pytest.raises(NotFound, match="another version 2"):
+        pickle.loads(elsewhere)
+
+
+def test_what_goes_while_an_extraction_counts_on_it_is_not_committed(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "toy", [3] * 8, version=False)
+    rows = IndexBuilder(4)
+    rows.place(np.arange(4), read_segment(made.store.storage, made.store.storage.names("segments")[0]))
+    age(tmp_path)
+    assert "a segment no version lists" in collected(made)
+    with pytest.raises(RunFailed, match="again"):
+        made.store.commit(lambda: Draft(rows, ids_digest(made.ids[:4])))
+    assert made.store.log.numbers() == []

@@ -53,7 +53,7 @@ def selected(made: Made, rows: Sequence[int]) -> Features:
     """The features of the dataset at a version that has just these samples."""
     builder, ids = IndexBuilder(len(rows)), [made.ids[row] for row in rows]
     builder.take(np.arange(len(rows)), made.features.index, made.features.version.segments, np.array(rows))
-    committed = made.store.commit(lambda _: Draft(builder, ids_digest(ids)))
+    committed = made.store.commit(lambda: Draft(builder, ids_digest(ids)))
     assert committed is not None
     publish(made.dataset, CARD, samples_table(ids), {made.store.identity.folder: committed.number})
     return open_dataset(made.dataset.parent, made.dataset.name).features("text")

@@ -23,7 +23,7 @@ def committed(folder: Path, **options: Any) -> tuple[Store, str]:
     segment = write_segment(store.storage, store.identity.whole_digest, items, LENGTHS, tokens, **options)
     rows = IndexBuilder(5)
     rows.place(np.arange(5), segment)
-    store.commit(lambda _: Draft(rows, "list"))
+    store.commit(lambda: Draft(rows, "list"))
     return store, segment.name
 
 
@@ -88,7 +88,7 @@ def test_a_segment_of_failures_alone_is_a_segment(tmp_path: Path, stored: Any, f
     assert read_segment(store.storage, segment.name).items.errors == ["gone", "broken"]
     rows = IndexBuilder(2)
     rows.place(np.arange(2), segment)
-    store.commit(lambda _: Draft(rows, "list"))
+    store.commit(lambda: Draft(rows, "list"))
     features = open_features(store.storage)
     assert features.errors() == {0: "gone", 1: "broken"}
     assert features.gather([0, 1], unavailable="empty")[0].shape == (0, 8)

@@ -106,7 +106,7 @@ def test_an_index_that_belongs_to_other_rows_is_found_though_all_its_seals_fit(m
     index = made.features.index
     rows.take(np.arange(7), index, made.features.version.segments, np.arange(7))
     rows.index.start[2] += 1
-    committed = store.commit(lambda _: Draft(rows, made.features.version.sample_ids))
+    committed = store.commit(lambda: Draft(rows, made.features.version.sample_ids))
     assert committed is not None
     [problem] = verified(made).problems
     assert problem.file == f"versions/{committed.index}"

@@ -63,7 +63,7 @@ def make(
         samples += [read[end - length : end] for end, length in zip(ends, each, strict=True)]
         segments.append(segment)
         at += len(each)
-    store.commit(lambda _: Draft(rows, "ids"))
+    store.commit(lambda: Draft(rows, "ids"))
     return Made(store.storage, open_features(store.storage), samples, segments)
 
 

@@ -1,0 +1,73 @@
+"""Features from arrays: what a store has is used again where it is the same and intact, and only there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pgm.cache import Features, Identity, Version, ids_digest, open_features, storage_at, write_features
+from pgm.cache.dataset.verify import verify_store
+
+from .conftest import flip
+
+IDENTITY = Identity("text", "imported", {})
+IDS = ["a", "b", "c", "d"]
+LENGTHS = np.array([3, 2, 0, 4])
+FORMATS: list[dict[str, Any]] = [{}, {"format": "hdf5"}, {"codec": "zstd"}, {"stored": "int8"}]
+
+
+def tokens(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(int(LENGTHS.sum()), 8)).astype(np.float16)
+
+
+def write(root: Path, values: np.ndarray, lengths: np.ndarray = LENGTHS, **options: Any) -> Version:
+    dataset = storage_at(root / "toy")
+    return write_features(dataset, IDENTITY, IDS, ids_digest(IDS), lengths, values, **options)
+
+
+def opened(root: Path) -> Features:
+    return open_features(root / "toy" / IDENTITY.folder)
+
+
+def test_the_same_again_writes_nothing_and_commits_nothing(tmp_path: Path) -> None:
+    first = write(tmp_path, tokens())
+    assert write(tmp_path, tokens()) == first
+
+
+def test_samples_that_change_places_are_another_version(tmp_path: Path) -> None:
+    """As when a table had its labels beside the wrong rows: every one of the arrays is in the store already."""
+    values = tokens()
+    write(tmp_path, values, np.array([3, 3, 3, 0]))
+    write(tmp_path, np.concatenate([values[3:6], values[:3], values[6:]]), np.array([3, 3, 3, 0]))
+    features = opened(tmp_path)
+    assert np.array_equal(features[0], values[3:6])
+    assert np.array_equal(features[1], values[:3])
+    assert features.version.written["segments"] == 0
+
+
+def test_a_sample_that_failed_and_is_missing_now_is_another_version(tmp_path: Path) -> None:
+    write(tmp_path, tokens(), errors={2: "no such row"})
+    assert opened(tmp_path).status.tolist() == ["ok", "ok", "failed", "ok"]
+    write(tmp_path, tokens())
+    assert opened(tmp_path).status.tolist() == ["ok", "ok", "missing", "ok"]
+
+
+def test_a_sample_that_fails_for_another_reason_is_another_version(tmp_path: Path) -> None:
+    first = write(tmp_path, tokens(), errors={2: "no such row"})
+    assert write(tmp_path, tokens(), errors={2: "no such row"}) == first
+    write(tmp_path, tokens(), errors={2: "a NaN"})
+    assert opened(tmp_path).errors() == {2: "a NaN"}
+
+
+@pytest.mark.parametrize("options", FORMATS, ids=str)
+def test_what_is_damaged_is_written_again_and_never_referred_to(tmp_path: Path, options: dict[str, Any]) -> None:
+    written = write(tmp_path, tokens(), **options)
+    store = tmp_path / "toy" / IDENTITY.folder
+    rng = np.random.default_rng(0)
+    for path in sorted(path for path in (store / "segments").rglob("*") if path.is_file()):
+        flip(path, int(rng.integers(path.stat().st_size)))
+        assert not verify_store(storage_at(store)).sound
+        assert write(tmp_path, tokens(), **options).content == written.content
+        assert verify_store(storage_at(store)).sound, path
