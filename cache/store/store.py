@@ -169,7 +169,7 @@ def counts(index: Index) -> dict[str, int]:
 def version_value(
     draft: Draft, index: Index, segments: Sequence[str], content: str, file: str, digest: str
 ) -> dict[str, Any]:
-    """A version as JSON, before it has a number."""
+    """A new version as JSON; number, parent and time are the log's to give."""
     return {
         "name": draft.name,
         "samples": len(index),

@@ -6,7 +6,7 @@ looks at what the winner committed and tries the next number. No lock is needed,
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -127,3 +127,8 @@ def version_from(value: Mapping[str, Any], where: str) -> Version:
     except KeyError as error:
         raise CorruptStore(f"a version of {where} lacks {error}; run `pgm cache verify`") from error
     return Version(**{**found, "segments": tuple(found["segments"])})
+
+
+def draft_of(version: Version) -> dict[str, Any]:
+    """A version as JSON, before it has a number."""
+    return asdict(version)
