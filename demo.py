@@ -24,7 +24,7 @@ DATASET = "digits"
 SETTINGS = {"pretrain_epochs": 2, "epochs": 8}
 
 
-def demo(features: Place, runs: Path, workers: int | None) -> dict[str, Any]:
+def demo(features: Place, runs: Path | str, workers: int | None) -> dict[str, Any]:
     """Extract `digits`, train the demo's methods, print the table; returns the results by method."""
     began = time.perf_counter()
     say = Console(stderr=True, highlight=False, soft_wrap=True)

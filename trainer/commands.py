@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..cache.errors import UserError
+from .home import runs_place
 
 FeaturesOption = Annotated[
     str,
@@ -19,7 +20,17 @@ FeaturesOption = Annotated[
 VersionOption = Annotated[
     str | None, typer.Option("--version", help="Of the dataset, by number or name (pgm cache log); default the latest.")
 ]
-RunsOption = Annotated[Path, typer.Option("--runs", envvar="PGM_RUNS", help="Where runs are kept.", show_default=True)]
+RunsOption = Annotated[
+    Path,
+    typer.Option(
+        "--runs",
+        envvar="PGM_RUNS",
+        parser=runs_place,
+        metavar="PLACE",
+        help="Where runs are kept: a folder, or s3://bucket/prefix, to which finished runs are put whole.",
+        show_default=True,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; progress stays on stderr.")]
 DatasetOption = Annotated[str | None, typer.Option(help="A cached dataset; not needed when there is only one.")]
 FeedOption = Annotated[str, typer.Option(help="auto, resident (in memory) or mapped (from the page cache).")]

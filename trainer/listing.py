@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,12 +10,13 @@ from rich.table import Table
 from ..cache.store.identity import flatten
 from .display import cell, numbers, results_table
 from .files import read_json
+from .home import Root
 from .runs import ENVIRONMENT, Run, difference, list_runs
 
 WIDE = 160
 
 
-def listed(root: Path, dataset: str | None) -> list[dict[str, Any]]:
+def listed(root: Root, dataset: str | None) -> list[dict[str, Any]]:
     """A record a run: what it was and what came out, unfinished ones included."""
     found = []
     for run in list_runs(root):
@@ -37,7 +37,7 @@ def listed(root: Path, dataset: str | None) -> list[dict[str, Any]]:
     return found
 
 
-def print_runs(root: Path, records: list[dict[str, Any]]) -> None:
+def print_runs(root: Root, records: list[dict[str, Any]]) -> None:
     """The runs as a table on stdout."""
     if not records:
         Console(stderr=True, soft_wrap=True).print(f"No runs in {root}; pgm train makes one.")

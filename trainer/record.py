@@ -18,6 +18,7 @@ from ..cache.storage.local import settle
 from .feed import Feed
 from .files import read_json, write_json
 from .floors import floors
+from .home import folder_of
 from .model import Model
 from .request import Resolved
 from .runs import content_hash
@@ -76,7 +77,7 @@ def floors_of(resolved: Resolved) -> dict[str, dict[str, float]]:
         "split": [protocol.val_fraction, protocol.split_seed],
         "task": protocol.sentiment,
     }
-    path = resolved.request.runs / "floors" / f"{content_hash(asked)}.json"
+    path = folder_of(resolved.request.runs) / "floors" / f"{content_hash(asked)}.json"
     if not path.exists():
         if not len(resolved.data.splits["test"]):
             return {}

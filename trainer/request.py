@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +17,11 @@ from ..cache import Features, Place, open_dataset
 from ..cache.errors import UserError
 from .data import TrainingData, encoder_of, grouping, load_data, modalities_in, only_dataset
 from .groups import Groups
+from .home import Root, runs_place
 from .methods import MethodChoice, Shape, choose, modalities_of
 from .missing import TRAINED, Missing, described, mask_of, without
 from .protocol import Protocol
-from .runs import RECIPE, Run, content_hash
+from .runs import RECIPE, Run, content_hash, run_at
 from .sequence import Context, widths_shown
 from .switches import changed, checked, nearest, switches_of
 from .tasks import Retrieval
@@ -40,7 +40,7 @@ class Request:
     """
 
     features: Place
-    runs: Path
+    runs: Root
     dataset: str | None = None
     method: str = DEFAULT_METHOD
     preset: str = "small"
@@ -142,7 +142,7 @@ class Resolved:
 
     @property
     def run(self) -> Run:
-        return Run(self.request.runs / content_hash(self.config))
+        return run_at(self.request.runs, content_hash(self.config))
 
 
 def shape_of(data: TrainingData, context: Context | None) -> Shape:
@@ -219,6 +219,6 @@ def features_root(given: Place | None) -> Place:
     return given or os.environ.get("PGM_FEATURES") or "features"
 
 
-def runs_root(given: Path | None) -> Path:
+def runs_root(given: Root | None) -> Root:
     """--runs, PGM_RUNS or runs/."""
-    return Path(given or os.environ.get("PGM_RUNS") or "runs")
+    return runs_place(given or os.environ.get("PGM_RUNS") or "runs")

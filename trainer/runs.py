@@ -26,12 +26,10 @@ from typing import Any
 from ..cache.errors import NotFound, UserError
 from ..cache.store.identity import canonical_json, field_differences
 from .files import read_json
+from .home import CONFIG, RESULT, WEIGHTS, Home, Root, folder_of, home_of, known_runs
 from .switches import nearest
 
-CONFIG = "config.json"
-RESULT = "result.json"
 METRICS = "metrics.jsonl"
-WEIGHTS = "weights.safetensors"
 ENVIRONMENT = "environment.json"
 # Of what all methods share: loop, schedule, order, randomness, input statistics. Raised when the same configuration
 # comes to other numbers, so that old runs stand beside new ones. Tasks and methods have versions of their own, and
@@ -47,9 +45,13 @@ def content_hash(config: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder. `run.test["accuracy"]` after `run = train(...)`."""
+    """A run's folder. `run.test["accuracy"]` after `run = train(...)`.
+
+    home: where it lies when it is finished, where that is not the folder (home.py).
+    """
 
     path: Path
+    home: Home | None = None
 
     @property
     def id(self) -> str:
@@ -57,7 +59,8 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return (self.path / RESULT).exists()
+        """Whether there is a result; one that lies in another place is brought here."""
+        return (self.path / RESULT).exists() or (self.home is not None and self.home.fetch(self.path))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -86,6 +89,8 @@ class Run:
 
     @property
     def weights(self) -> Path:
+        if self.home is not None and not (self.path / WEIGHTS).exists():
+            self.home.fetch(self.path, weights=True)
         return self.path / WEIGHTS
 
     def predictions(self, split: str) -> Path:
@@ -97,22 +102,28 @@ class Run:
         return [json.loads(line) for line in (self.path / METRICS).read_text().splitlines()]
 
 
-def list_runs(root: Path) -> list[Run]:
-    """Every run under `root`, oldest first."""
-    found = [Run(path.parent) for path in root.glob(f"*/{CONFIG}")]
-    return sorted(found, key=lambda run: (run.path / CONFIG).stat().st_mtime)
+def run_at(root: Root, name: str) -> Run:
+    """The run of this id under a root, there or not."""
+    return Run(folder_of(root) / name, home_of(root, name))
 
 
-def open_run(root: Path, name: str) -> Run:
+def list_runs(root: Root, beginning: str = "") -> list[Run]:
+    """Every run under `root` whose id begins so, oldest first."""
+    found = [run_at(root, name) for name in known_runs(root) if name.startswith(beginning)]
+    begun = [run for run in found if run.finished or (run.path / CONFIG).exists()]
+    return sorted(begun, key=lambda run: (run.path / CONFIG).stat().st_mtime)
+
+
+def open_run(root: Root, name: str) -> Run:
     """The run whose id begins with `name`. Raises NotFound for none and UserError for several."""
-    runs = list_runs(root)
-    found = [run for run in runs if run.id.startswith(name)]
+    found = list_runs(root, name)
     if len(found) == 1:
         return found[0]
     if found:
         raise UserError(f"{len(found)} runs begin with {name!r}: {', '.join(run.id for run in found)}.")
+    runs = known_runs(root)
     known = f"There are {len(runs)}; see: pgm runs ls." if runs else "There are none; pgm train makes one."
-    raise NotFound(f"No run {name!r} in {root}. {known}{nearest(name, [run.id for run in runs])}")
+    raise NotFound(f"No run {name!r} in {root}. {known}{nearest(name, runs)}")
 
 
 def difference(one: Run, other: Run) -> list[str]:
@@ -121,6 +132,8 @@ def difference(one: Run, other: Run) -> list[str]:
 
 
 def remove(run: Run) -> None:
-    """Delete a run's folder; result.json goes first, so that a half-deleted run is never taken for a finished one."""
+    """Delete a run; what says that it is finished goes first, so that a half-deleted one is never taken for that."""
+    if run.home is not None:
+        run.home.remove()
     (run.path / RESULT).unlink(missing_ok=True)
     shutil.rmtree(run.path)

@@ -21,9 +21,10 @@ from safetensors.torch import load_file, save_file
 
 from ..cache.storage.local import settle
 from .files import write_json
+from .home import WEIGHTS, folder_of
 from .methods import Stage
 from .model import Model
-from .runs import RECIPE, WEIGHTS, content_hash
+from .runs import RECIPE, content_hash
 
 if TYPE_CHECKING:
     from .request import Resolved
@@ -36,7 +37,7 @@ class SharedStages:
     """The stages that a run shares with others on the same data, with the same protocol and seed."""
 
     def __init__(self, resolved: Resolved) -> None:
-        self.root = resolved.request.runs / "stages"
+        self.root = folder_of(resolved.request.runs) / "stages"
         switches = {k: v for k, v in dataclasses.asdict(resolved.protocol).items() if k not in LATER}
         rows = resolved.data.splits["train"].tobytes()
         self.common = {

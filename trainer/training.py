@@ -12,18 +12,19 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..cache import Place
+from ..cache.storage.sealed_json import spelled
 from .checkpoint import Checkpoints
 from .evaluation import Evaluated, evaluate
 from .events import Listener, Note, RunFinished, RunStarted, silent
 from .feed import Feed, open_feed
 from .files import write_json
+from .home import CONFIG, RESULT, WEIGHTS, Root
 from .lock import RunLock
 from .loop import Machine, Training
 from .methods import Method
@@ -33,7 +34,7 @@ from .predictions import predictions_table, write_predictions
 from .randomness import derived, own_randomness
 from .record import Journal, environment, floors_of, save_weights, selected_epochs
 from .request import Request, Resolved, features_root, resolve, runs_root
-from .runs import CONFIG, ENVIRONMENT, METRICS, RESULT, WEIGHTS, Run
+from .runs import ENVIRONMENT, METRICS, Run
 from .sequence import Context
 from .stages import SharedStages
 from .tasks import Retrieval
@@ -60,7 +61,7 @@ def train(
     seed: int = 0,
     preset: str = "small",
     *,
-    runs: Path | str | None = None,
+    runs: Root | None = None,
     settings: Mapping[str, Any] | None = None,
     modalities: Sequence[str] | None = None,
     stores: Mapping[str, str] | None = None,
@@ -76,18 +77,18 @@ def train(
 ) -> Run:
     """Train a method on a cached dataset and return the run; at once if the same has been trained before.
 
-    features (a folder or s3://...), runs: the roots (default PGM_FEATURES or features/, PGM_RUNS or runs/). dataset:
-    needed when several are cached. method: a name of trainer.methods.METHODS (pgm, concat, mla, ...), single:NAME or a
-    modality's name. preset: small or paper. settings: switches of the protocol and of the method by name, {"epochs":
-    20, "iterations": 2}. stores: modality -> digest, where several stores are cached. split: a named split (`pgm cache
-    split`), by default the dataset's own. version: of the dataset, by number or name (`pgm cache log`), by default the
-    latest. missing: modalities to take away from training and validation samples (missing.py). context: the utterances
-    around a sample's own that become its tokens (sequence.py). force: train anew. Raises UserError (and its kinds) for
-    requests that cannot be met, RunFailed when training breaks down.
+    features, runs (each a folder or s3://...): the roots (default PGM_FEATURES or features/, PGM_RUNS or runs/).
+    dataset: needed when several are cached. method: a name of trainer.methods.METHODS (pgm, concat, mla, ...),
+    single:NAME or a modality's name. preset: small or paper. settings: switches of the protocol and of the method
+    by name, {"epochs": 20, "iterations": 2}. stores: modality -> digest, where several stores are cached. split: a
+    named split (`pgm cache split`), by default the dataset's own. version: of the dataset, by number or name (`pgm
+    cache log`), by default the latest. missing: modalities to take away from training and validation samples
+    (missing.py). context: the utterances around a sample's own that become its tokens (sequence.py). force: train
+    anew. Raises UserError (and its kinds) for requests that cannot be met, RunFailed when training breaks down.
     """
     request = Request(
         features=features_root(features),
-        runs=runs_root(Path(runs) if runs else None),
+        runs=runs_root(runs),
         dataset=dataset,
         method=method,
         preset=preset,
@@ -202,7 +203,11 @@ def finish(run: Run, resolved: Resolved, how: Execution, training: Training, sec
         "waiting": round(progress.waited / max(progress.seconds, 1e-9), 5),
         "notes": list(resolved.notes),
     }
-    write_json(run.path / RESULT, result, sync=True)
+    if run.home is not None:
+        # First there: a result here then says that the run is where others look for it.
+        run.home.put(run.path, {RESULT: spelled(result)}, anew=how.force)
+    if not (run.path / RESULT).exists():
+        write_json(run.path / RESULT, result, sync=True)
     training.checkpoints.remove()
 
 

@@ -2,21 +2,28 @@
 
 Runs that share a first stage form a chain: the first trains it, and the others start when it is done, so that it is
 trained once. A run that fails marks its cell and the rest goes on; a lost worker's run is given to another, which
-continues from its checkpoint. Whatever is interrupted, the same command continues.
+continues from its checkpoint where it has the same disk. A worker of a scheduler that does not see this machine's runs
+folder trains in a folder of its own and returns the finished run's files. Whatever is interrupted, the same command
+continues.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
 from ...cache import absolute_url
 from ...cache.errors import PgMError
 from ..events import Listener, silent
+from ..files import write_atomically
+from ..home import RESULT, Root, folder_of, kept_files
 from ..request import Request, resolve
 from ..training import Execution, carry_out
 from .plan import Cell, Sequel
@@ -94,12 +101,61 @@ def train_cell(
         run = carry_out(resolved, Execution(listener=listener))
         if sequel is not None and not sequel.there(run):
             sequel.make(resolved)
+            if run.home is not None:
+                run.home.put(run.path, {})
     except PgMError as error:
         return time.perf_counter() - begun, str(error)
     except Exception as error:
         # One broken configuration must not cost a night's other runs; the cell says what it was.
         return time.perf_counter() - begun, f"{type(error).__name__}: {error}"
     return time.perf_counter() - begun, None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a worker returns of a cell. files: those of the run, where the worker has another disk than the client."""
+
+    seconds: float
+    error: str | None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def train_away(request: Request, sequel: Sequel | None, threads: int, sign: str | None) -> Delivery:
+    """Train one cell in a worker. sign: a file of the client's runs folder; a worker that does not see it has another
+    disk."""
+    elsewhere = sign is not None and not Path(sign).exists()
+    if elsewhere:
+        request = replace(request, runs=folder_of(f"of-a-client/{sign}"))
+    seconds, error = train_cell(request, sequel, threads)
+    if error is not None or not elsewhere:
+        return Delivery(seconds, error)
+    files = {path.name: path.read_bytes() for path in kept_files(resolve(request).run.path)}
+    return Delivery(seconds, error, files)
+
+
+def receive(cell: Cell, delivery: Delivery) -> None:
+    """Have what a worker made on this machine; the result is written last."""
+    folder = cell.run.path
+    for name, content in sorted(delivery.files.items(), key=lambda item: item[0] == RESULT):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / name, content, sync=name == RESULT)
+    if cell.run.home is not None:
+        cell.run.home.fetch(folder)
+
+
+@contextmanager
+def signed(runs: Root) -> Iterator[str | None]:
+    """A file in the runs folder by which workers tell whether they see it; None where runs lie in no folder."""
+    if isinstance(runs, str):
+        yield None
+        return
+    runs.mkdir(parents=True, exist_ok=True)
+    sign = runs.absolute() / f".client-{secrets.token_hex(8)}"
+    sign.touch()
+    try:
+        yield str(sign)
+    finally:
+        sign.unlink(missing_ok=True)
 
 
 def on_workers(cells: Sequence[Cell], crew: Crew, count: int, tell: Callable[[Outcome], None]) -> None:
@@ -111,7 +167,7 @@ def on_workers(cells: Sequence[Cell], crew: Crew, count: int, tell: Callable[[Ou
 
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     leaders, followers = chains(cells)
-    with Workers(count, crew.scheduler, crew.scheduler_file) as workers:
+    with Workers(count, crew.scheduler, crew.scheduler_file) as workers, signed(cells[0].request.runs) as sign:
         client = workers.client
         cell_of = {}
 
@@ -120,7 +176,7 @@ def on_workers(cells: Sequence[Cell], crew: Crew, count: int, tell: Callable[[Ou
             # Not pure: a failed run asked for again must be tried again. Cells with a shared first stage go before what
             # was submitted earlier: they are the long ones, and left for the end they keep one worker busy alone.
             first = cell.shared is not None
-            future = client.submit(train_cell, request, cell.sequel, threads, pure=False, priority=int(first))
+            future = client.submit(train_away, request, cell.sequel, threads, sign, pure=False, priority=int(first))
             cell_of[future.key] = cell
             return future
 
@@ -128,10 +184,11 @@ def on_workers(cells: Sequence[Cell], crew: Crew, count: int, tell: Callable[[Ou
         for future in running:
             cell = cell_of[future.key]
             try:
-                seconds, error = future.result()
+                delivery = future.result()
+                receive(cell, delivery)
             except KilledWorker:
-                seconds, error = 0.0, "its worker process died again and again; memory may have run out"
-            tell(Outcome(cell, seconds, error))
+                delivery = Delivery(0.0, "its worker process died again and again; memory may have run out")
+            tell(Outcome(cell, delivery.seconds, delivery.error))
             for follower in followers.pop(id(cell), ()):
                 running.add(submit(follower))
 
@@ -160,7 +217,7 @@ def settled(cell: Cell) -> Request:
     return replace(
         request,
         features=absolute_url(request.features),
-        runs=request.runs.absolute(),
+        runs=request.runs if isinstance(request.runs, str) else request.runs.absolute(),
         device=str(resolved.device),
         settings={**request.settings, "precision": resolved.protocol.precision},
     )
