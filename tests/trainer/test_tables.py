@@ -149,7 +149,7 @@ def arguments(toy: Path, runs: Path, *more: str) -> list[str]:
     return ["table", "3", "--dataset=toy", "--seeds=2", f"--features={toy}", f"--runs={runs}", *switches, *more]
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "waited in vain"
