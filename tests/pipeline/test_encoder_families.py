@@ -80,7 +80,29 @@ def unmarked() -> Any:
     )
 
 
+BYTES = {**WORDS, "pad_token_id": 0}
 FAMILIES: dict[str, Family] = {
+    "mt5": Family(
+        "text",
+        "MT5EncoderModel",
+        {"vocab_size": 300, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
+        bytes_of_text,
+    ),
+    "xlm-roberta": Family("text", "XLMRobertaModel", BYTES, bytes_of_text),
+    "distilbert": Family(
+        "text",
+        "DistilBertModel",
+        {"vocab_size": 300, "dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 40},
+        bytes_of_text,
+    ),
+    "electra": Family("text", "ElectraModel", {**BYTES, "embedding_size": 16}, bytes_of_text),
+    "deberta": Family(
+        "text",
+        "DebertaV2Model",
+        {**BYTES, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
+        bytes_of_text,
+    ),
+    "mpnet": Family("text", "MPNetModel", BYTES, bytes_of_text),
     "modernbert": Family(
         "text", "ModernBertModel", {**WORDS, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 1}, bytes_of_text
     ),
