@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from .loaders import huggingface_dataset as huggingface_dataset
     from .pipeline import extract as extract
     from .trainer import train as train
-    from .trainer.pgm import FusionConfig as FusionConfig
-    from .trainer.pgm import FusionHead as FusionHead
-    from .trainer.pgm import PgM as PgM
-    from .trainer.pgm import PgMConfig as PgMConfig
+    from .trainer.head import FusionConfig as FusionConfig
+    from .trainer.head import FusionHead as FusionHead
+    from .trainer.head import PgM as PgM
+    from .trainer.head import PgMConfig as PgMConfig
 
 _EXPORTS = {
     "FeatureDataset": ".loaders",
     "FeatureLoader": ".loaders",
-    "FusionConfig": ".trainer.pgm",
-    "FusionHead": ".trainer.pgm",
+    "FusionConfig": ".trainer.head",
+    "FusionHead": ".trainer.head",
     "IterableFeatureDataset": ".loaders",
-    "PgM": ".trainer.pgm",
-    "PgMConfig": ".trainer.pgm",
+    "PgM": ".trainer.head",
+    "PgMConfig": ".trainer.head",
     "collate_packed": ".loaders",
     "collate_padded": ".loaders",
     "extract": ".pipeline",

@@ -16,11 +16,10 @@ from .pipeline import commands as pipeline_commands
 from .pipeline.datasets.commands import datasets_app
 from .pipeline.encoder_commands import encoders_app
 from .pipeline.imports import commands as import_commands
-from .trainer import commands as trainer_commands
-from .trainer.figures import commands as figure_commands
-from .trainer.pgm import commands as pgm_commands
 from .trainer.report import commands as report_commands
-from .trainer.tables import commands as table_commands
+from .trainer.run import commands as trainer_commands
+from .trainer.run import params as params_command
+from .trainer.studies import commands as study_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -64,11 +63,11 @@ app.command("extract", epilog=pipeline_commands.EXAMPLE)(pipeline_commands.extra
 app.command("train", epilog=trainer_commands.TRAIN_EXAMPLE)(trainer_commands.make_train_command(_extract_missing))
 app.command("evaluate", epilog=trainer_commands.EVALUATE_EXAMPLE)(trainer_commands.evaluate_command)
 app.command("predict", epilog=trainer_commands.PREDICT_EXAMPLE)(trainer_commands.predict_command)
-app.command("table", epilog=table_commands.TABLE_EXAMPLE)(table_commands.table_command)
-app.command("ablate", epilog=table_commands.ABLATE_EXAMPLE)(table_commands.ablate_command)
-app.command("figure", epilog=figure_commands.EXAMPLE)(figure_commands.figure_command)
+app.command("table", epilog=study_commands.TABLE_EXAMPLE)(study_commands.table_command)
+app.command("ablate", epilog=study_commands.ABLATE_EXAMPLE)(study_commands.ablate_command)
+app.command("figure", epilog=study_commands.FIGURE_EXAMPLE)(study_commands.figure_command)
 app.command("report", epilog=report_commands.EXAMPLE)(report_commands.make_report_command(_examples))
-app.command("params", epilog=pgm_commands.EXAMPLE)(pgm_commands.params)
+app.command("params", epilog=params_command.EXAMPLE)(params_command.params)
 app.command("import", epilog=import_commands.EXAMPLE)(import_commands.import_command)
 app.add_typer(trainer_commands.runs_app, name="runs")
 app.add_typer(datasets_app, name="datasets")

@@ -16,7 +16,7 @@ from .cache import Place
 from .console import ExtractionDisplay, wide_console
 from .pipeline import ExtractOptions, extract, load_dataset
 from .trainer import train
-from .trainer.display import TrainingDisplay
+from .trainer.run.display import TrainingDisplay
 
 METHODS = ("pgm", "concat", "audio", "vision", "text")
 DATASET = "digits"

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pgm.trainer.pgm import FusionConfig, FusionHead, PgM, PgMConfig, gate_report
-from pgm.trainer.synthetic import SyntheticConfig, SyntheticData, SyntheticTask, bayes_accuracy
+from pgm.trainer.data.synthetic import SyntheticConfig, SyntheticData, SyntheticTask, bayes_accuracy
+from pgm.trainer.head import FusionConfig, FusionHead, PgM, PgMConfig, gate_report
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pgm.trainer.pgm import FusionConfig, FusionHead, PgM, PgMConfig
+from pgm.trainer.head import FusionConfig, FusionHead, PgM, PgMConfig
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 from pgm.trainer import train
-from pgm.trainer.model import Standardize, measured_statistics
-from pgm.trainer.request import Request, Resolved, resolve
-from pgm.trainer.training import feed_of
+from pgm.trainer.run.model import Standardize, measured_statistics
+from pgm.trainer.run.request import Request, Resolved, resolve
+from pgm.trainer.run.training import feed_of
 
 # Our metric -> MMSA's.
 METRICS = {

@@ -27,12 +27,12 @@ import pyarrow as pa
 import torch
 from pgm.cache import DatasetCard, open_dataset, publish, storage_at
 from pgm.trainer.batch import Inputs
-from pgm.trainer.checkpoint import Checkpoints
-from pgm.trainer.loop import Machine, Training, build_optimiser
-from pgm.trainer.model import Model
-from pgm.trainer.request import Request, Resolved, resolve
-from pgm.trainer.threads import is_narrow
-from pgm.trainer.training import build_model, feed_of
+from pgm.trainer.run.checkpoint import Checkpoints
+from pgm.trainer.run.loop import Machine, Training, build_optimiser
+from pgm.trainer.run.model import Model
+from pgm.trainer.run.request import Request, Resolved, resolve
+from pgm.trainer.run.threads import is_narrow
+from pgm.trainer.run.training import build_model, feed_of
 from random_store import random_store
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -331,9 +331,9 @@ def real_loop() -> None:
 STARTUP = """
 import sys, time
 from pathlib import Path
-from pgm.trainer.events import BatchFinished, RunStarted
-from pgm.trainer.request import Request, resolve
-from pgm.trainer.training import Execution, carry_out
+from pgm.trainer.run.events import BatchFinished, RunStarted
+from pgm.trainer.run.request import Request, resolve
+from pgm.trainer.run.training import Execution, carry_out
 
 def stop(event):
     if isinstance(event, BatchFinished):

@@ -2,13 +2,13 @@
 
 Run: python examples/pgm_in_your_model.py
 The data is synthetic: one label bit only text knows, one only images know, and one is the XOR of a bit of each
-(pgm.trainer.synthetic). The point is the diff between the two classes, not the numbers.
+(pgm.trainer.data.synthetic). The point is the diff between the two classes, not the numbers.
 """
 
 import torch
 import torch.nn.functional as F
-from pgm.trainer.pgm import FusionConfig, FusionHead, PgM, PgMConfig
-from pgm.trainer.synthetic import SyntheticConfig, SyntheticTask
+from pgm.trainer.data.synthetic import SyntheticConfig, SyntheticTask
+from pgm.trainer.head import FusionConfig, FusionHead, PgM, PgMConfig
 from torch import Tensor, nn
 
 WIDTHS = {"text": 32, "image": 32}

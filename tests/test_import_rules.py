@@ -36,8 +36,8 @@ def test_the_reader_of_imports_sees_relative_and_late_ones(tmp_path: Path, monke
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     (tmp_path / "cache").mkdir()
     file = tmp_path / "cache" / "bad.py"
-    file.write_text("def f():\n    from ..trainer import loop\n    import torch.nn\n")
-    assert {"pgm.trainer", "pgm.trainer.loop", "torch.nn"} <= imported_names(file)
+    file.write_text("def f():\n    from ..trainer.run import loop\n    import torch.nn\n")
+    assert {"pgm.trainer.run", "pgm.trainer.run.loop", "torch.nn"} <= imported_names(file)
 
 
 @pytest.mark.parametrize("room", FORBIDDEN)
@@ -52,6 +52,39 @@ def test_a_room_imports_nothing_across_its_walls(room: str) -> None:
         if name == wall or name.startswith(f"{wall}.")
     ]
     assert broken == []
+
+
+# From the ground up: a floor imports what stands before it. What lies beside the floors is the ground.
+FLOORS = {
+    "cache": ["storage", "segment", "store", "dataset", "commands"],
+    "trainer": ["head", "methods", "tasks", "data", "run", "studies", "report"],
+}
+GROUND = {"cache": {"errors", "nearest"}, "trainer": {"batch", "protocol", "randomness"}}
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_a_floor_imports_nothing_from_above(room: str) -> None:
+    floors = FLOORS[room]
+    assert {path.parent.name for path in (ROOT / room).glob("*/__init__.py")} == set(floors)
+    assert {path.stem for path in (ROOT / room).glob("*.py")} == {"__init__", *GROUND[room]}
+    above = {floor: {f"pgm.{room}.{other}" for other in floors[place + 1 :]} for place, floor in enumerate(floors)}
+    above |= {name: {f"pgm.{room}.{other}" for other in floors if other != "head"} for name in GROUND[room]}
+    broken = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for where, walls in above.items()
+        for file in [*(ROOT / room / where).rglob("*.py"), *(ROOT / room).glob(f"{where}.py")]
+        for name in imported_names(file)
+        if any(name == wall or name.startswith(f"{wall}.") for wall in walls)
+    ]
+    assert broken == []
+
+
+def test_the_head_can_be_lifted_out() -> None:
+    """It imports torch, numpy, itself and the errors: nothing else of the project."""
+    names = {name for file in (ROOT / "trainer" / "head").rglob("*.py") for name in imported_names(file)}
+    ours = {name for name in names if name.startswith("pgm")}
+    own = {name for name in ours if name == "pgm.trainer.head" or name.startswith("pgm.trainer.head.")}
+    assert {name for name in ours - own if not name.startswith("pgm.cache.errors")} == set()
 
 
 def test_inside_the_package_imports_are_relative() -> None:

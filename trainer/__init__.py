@@ -7,23 +7,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .missing import Missing
+    from .data.missing import Missing
+    from .data.synthetic import SyntheticConfig, SyntheticData, SyntheticTask, bayes_accuracy
     from .protocol import Protocol
-    from .runs import Run, list_runs, open_run
-    from .synthetic import SyntheticConfig, SyntheticData, SyntheticTask, bayes_accuracy
-    from .training import train
+    from .run.runs import Run, list_runs, open_run
+    from .run.training import train
 
 HOMES = {
-    "Missing": "missing",
+    "Missing": "data.missing",
     "Protocol": "protocol",
-    "Run": "runs",
-    "SyntheticConfig": "synthetic",
-    "SyntheticData": "synthetic",
-    "SyntheticTask": "synthetic",
-    "bayes_accuracy": "synthetic",
-    "list_runs": "runs",
-    "open_run": "runs",
-    "train": "training",
+    "Run": "run.runs",
+    "SyntheticConfig": "data.synthetic",
+    "SyntheticData": "data.synthetic",
+    "SyntheticTask": "data.synthetic",
+    "bayes_accuracy": "data.synthetic",
+    "list_runs": "run.runs",
+    "open_run": "run.runs",
+    "train": "run.training",
 }
 __all__ = [
     "Missing",

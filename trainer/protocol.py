@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from .switches import AboveZero, Count, Positive, Range, Share, Switches, Weight, choice
+from .head.switches import AboveZero, Count, Positive, Range, Share, Switches, Weight, choice
 
 Schedule = Literal["constant", "cosine"]
 Sentiment = Literal["regression", "classes"]

@@ -15,7 +15,7 @@ import pytest
 from pgm.cache import storage_at
 from pgm.cache.errors import NotFound, UserError
 from pgm.trainer import Run, list_runs, open_run
-from pgm.trainer.home import home_of
+from pgm.trainer.run.home import home_of
 
 from .conftest import TINY, Places, run, said
 

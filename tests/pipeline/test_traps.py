@@ -13,7 +13,7 @@ import typer
 from pgm.cache import CachedDataset, open_dataset
 from pgm.pipeline import Collection, ExtractOptions, extract, load_dataset
 from pgm.pipeline.commands import extract_command
-from pgm.trainer.data import load_data
+from pgm.trainer.data.dataset import load_data
 from pgm.trainer.protocol import Protocol
 from PIL import Image
 from typer.testing import CliRunner

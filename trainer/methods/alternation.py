@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ...cache.errors import UserError
-from ..switches import Switches, nearest
+from ..head.switches import Switches, nearest
 from .base import Step
 from .hgm import Normalise, Projector, Ridge, alpha_at
 

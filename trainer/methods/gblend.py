@@ -34,7 +34,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..switches import Positive
+from ..head.switches import Positive
 from .auxiliary import Supervised
 from .base import Look, Method, Shape, Stage, Step
 from .joint import BalanceConfig

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from ...cache.errors import UserError
 from ..batch import Inputs
-from ..pgm.dropout import Dropout
+from ..head.dropout import Dropout
 from .alternation import ALTERNATION, AlternationConfig, SharedHead, turns
 from .base import Look, Method, MethodOutput, Shape, Stage, Step
 from .trunk import TrunkConfig

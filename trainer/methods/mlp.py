@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..batch import Inputs
-from ..pgm.dropout import Dropout
+from ..head.dropout import Dropout
 from .base import Method, MethodOutput, Shape
 from .trunk import TrunkConfig, encode
 

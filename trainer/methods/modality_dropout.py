@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Inputs
-from ..switches import Share
+from ..head.switches import Share
 from .base import Method, MethodOutput, Shape
 from .joint import Joint
 from .trunk import TrunkConfig

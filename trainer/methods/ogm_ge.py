@@ -35,7 +35,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..switches import Weight
+from ..head.switches import Weight
 from .base import Method, Shape, Stage, Step
 from .joint import BalanceConfig, Joint, Parts, mean_present, others_mean
 

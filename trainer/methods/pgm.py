@@ -1,4 +1,4 @@
-"""PgM as a method: the partitioner-guided head of trainer/pgm and the fusion head on top, trained in two stages.
+"""PgM as a method: the partitioner-guided head of trainer/head and the fusion head on top, trained in two stages.
 
 Stage 1 minimises L^P (eq. 11) without labels and never touches the fusion head, so what it leaves depends on the PgM
 configuration alone and runs that differ in the fusion share it. Stage 2 minimises alpha L^P + beta L^T (eq. 12).
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..batch import Inputs
-from ..pgm import FusionConfig, FusionHead, PgM, PgMConfig
+from ..head import FusionConfig, FusionHead, PgM, PgMConfig
 from ..protocol import Protocol
 from .base import Method, MethodOutput, Shape, Stage
 

@@ -25,7 +25,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ...cache.errors import UserError
-from ..pgm.model import SHARED
+from ..head.model import SHARED
 from .alternation import AlternationConfig, SharedHead, turns
 from .base import Method, Shape, Stage, Step
 from .pgm import PgMMethod, PgMMethodConfig

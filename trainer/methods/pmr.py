@@ -38,7 +38,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..switches import Count, Share, Weight
+from ..head.switches import Count, Share, Weight
 from .base import Look, Method, Shape, Stage, Step
 from .joint import BalanceConfig, Joint, Parts, others_mean
 

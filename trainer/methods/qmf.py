@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Inputs
-from ..switches import Weight
+from ..head.switches import Weight
 from .base import Method, MethodOutput, Shape, Stage, Step
 from .joint import BalanceConfig, present_loss
 from .late import Late

@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from ..batch import Inputs
-from ..switches import Share
+from ..head.switches import Share
 from .base import Method, MethodOutput, Shape, Stage, Step
 from .joint import BalanceConfig
 from .late import Late

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...cache.errors import UserError
-from ..pgm import FusionConfig, PgMConfig
-from ..switches import changed, nearest
+from ..head import FusionConfig, PgMConfig
+from ..head.switches import changed, nearest
 from .add import AddConfig
 from .alternation import ALTERNATION, AlternationConfig
 from .base import MethodConfig, Shape

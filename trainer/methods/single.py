@@ -9,7 +9,7 @@ from typing import Annotated
 from torch import nn
 
 from ..batch import Inputs
-from ..switches import OF_THE_DATA
+from ..head.switches import OF_THE_DATA
 from .base import Method, MethodOutput, Shape
 from .trunk import Trunk, TrunkConfig, classifier
 

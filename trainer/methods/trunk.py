@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from ..batch import Inputs
-from ..pgm.block import TransformerBlock
-from ..pgm.config import check_heads
-from ..pgm.dropout import Dropout
-from ..pgm.layout import TokenLayout
-from ..switches import Positive, Share, Switches
+from ..head.block import TransformerBlock
+from ..head.config import check_heads
+from ..head.dropout import Dropout
+from ..head.layout import TokenLayout
+from ..head.switches import Positive, Share, Switches
 
 SMALL = {"dim": 64, "heads": 4, "feedforward": 128}  # PgMConfig.small
 

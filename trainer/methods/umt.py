@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from ..batch import Inputs
+from ..head.switches import Weight
 from ..protocol import Protocol
-from ..switches import Weight
 from .base import Method, MethodOutput, Shape, Stage, Step
 from .joint import BalanceConfig, Joint, present_loss
 from .trunk import Trunk, TrunkConfig

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..commands import JsonOption
-from ..files import write_atomically
-from ..tables.options import RunOptions, expanded
+from ..run.commands import JsonOption
+from ..run.files import write_atomically
+from ..studies.engine.options import RunOptions, expanded
 
 EXAMPLE = """Example:
 

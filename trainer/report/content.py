@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 
 from ...cache import open_dataset
-from ...cache.errors import NotFound
-from ..data import random_encoders
-from ..figures import draw
-from ..figures import values as figure_values
-from ..predictions import read_predictions
-from ..request import Request
-from ..tables.definitions import table_spec
-from ..tables.plan import Cell, TablePlan, plan_table
-from ..tables.render import SAME, captions, header, percent, row_cells
-from ..tables.results import TableResult, results_of
+from ...cache.errors import NotFound, UserError
+from ..data.dataset import random_encoders
+from ..run.predictions import read_predictions
+from ..run.request import Request
+from ..studies import studies
+from ..studies.confusion import counted
+from ..studies.engine.draw import as_svg
+from ..studies.engine.options import StudyOptions
+from ..studies.engine.plan import Cell, TablePlan, plan_table
+from ..studies.engine.render import SAME, Sheet, percent
+from ..studies.engine.study import Study
 
-TABLES = ("2", "3")
+FULL = "pgm"
 HARDEST = 12
 # Dataset's folder and sample ids to what can be shown of them, objects with `text` and `picture`; the command line
 # brings it from the pipeline, as this room never reads raw media.
@@ -31,38 +32,39 @@ Look = Callable[[str, Sequence[str]], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Part:
-    """A table of the report: its numbers, its plan, and the command that makes it."""
+    """A study of the report: its numbers, its plan, and the command that makes it."""
 
-    result: TableResult
+    study: Study
     plan: TablePlan
+    results: Any
     command: str
 
 
 def content(request: Request, seeds: int, look: Look) -> dict[str, Any]:
-    """Everything the page shows. Raises NotFound where no run of any table is finished, saying what makes them."""
+    """Everything the page shows. Raises NotFound where no run of any study is finished, saying what makes them."""
     assert request.dataset is not None
     dataset = open_dataset(request.features, request.dataset, request.version)
-    parts = tables(request, seeds, dataset.card.task)
-    if not parts:
+    parts = parts_of(request, seeds)
+    cells = {cell.run.id: cell for part in parts for cell in part.plan.cells if cell.run.finished}
+    if not cells:
         raise NotFound(
-            f"No finished run of tables 2 or 3 on {request.dataset} with preset {request.preset} in {request.runs}. "
+            f"No finished run of a table on {request.dataset} with preset {request.preset} in {request.runs}. "
             f"Make some first: {command('table 3', request, seeds)}"
         )
-    cells = {cell.run.id: cell for part in parts for cell in part.plan.cells if cell.run.finished}
-    full = [cell for cell in parts[-1].plan.cells if cell.row.label == "PgM" and cell.run.finished]
+    full = [cell for cell in cells.values() if cell.row.method == FULL and not cell.row.settings]
     first = next(iter(cells.values()))
-    features = first.resolved.data.features
+    data = first.resolved.data
     return {
         "dataset": request.dataset,
         "made": datetime.date.today().isoformat(),
         "card": dataset.card,
-        "samples": parts[0].result.samples,
-        "random": random_encoders(features),
-        "notes": list(dict.fromkeys(note for part in parts for note in part.result.notes)),
+        "samples": {split: len(rows) for split, rows in data.splits.items()},
+        "random": random_encoders(data.features),
+        "notes": list(dict.fromkeys(note for cell in cells.values() for note in cell.run.result["notes"])),
         "encoders": [encoder(name, store) for name, store in widest(cells.values()).items()],
         "protocol": protocol(first),
-        "tables": [table(part) for part in parts],
-        "figures": figures(parts, full),
+        "tables": [table(part, sheet) for part in parts if part.study.has_table for sheet in sheets(part)],
+        "figures": [figure(part) for part in parts if part.study.has_figure],
         "classes": per_class(full),
         "hardest": hardest(list(cells.values()), look, request.dataset),
         "runs": [run(cell) for cell in cells.values()],
@@ -70,17 +72,19 @@ def content(request: Request, seeds: int, look: Look) -> dict[str, Any]:
     }
 
 
-def tables(request: Request, seeds: int, task: str) -> list[Part]:
-    """The tables that have a finished run."""
-    dataset = open_dataset(request.features, request.dataset or "", request.version)
-    from ..data import modalities_in
-
-    modalities = modalities_in(dataset, request.modalities)
+def parts_of(request: Request, seeds: int) -> list[Part]:
+    """The studies whose runs are there, in part at least; what a dataset cannot have is not in its report."""
     found = []
-    for name in TABLES:
-        plan = plan_table(table_spec(name, modalities, task), request, seeds)
-        if any(cell.run.finished for cell in plan.cells):
-            found.append(Part(results_of(plan), plan, command(f"table {name}", request, seeds)))
+    for study in studies().values():
+        try:
+            plan = plan_table(study.spec(request, StudyOptions()), request, seeds)
+        except UserError:
+            continue
+        there = {cell.row.label for cell in plan.cells if cell.done}
+        # A table of one row compares nothing.
+        if len(there) >= min(2, len(plan.spec.rows)):
+            kind = "table" if study.has_table else "figure"
+            found.append(Part(study, plan, study.results(plan), command(f"{kind} {study.name}", request, seeds)))
     return found
 
 
@@ -141,72 +145,46 @@ def protocol(cell: Cell) -> dict[str, Any]:
     return asdict(cell.resolved.protocol)
 
 
-def table(part: Part) -> dict[str, Any]:
+def sheets(part: Part) -> list[Sheet]:
+    """A study's tables."""
+    return part.study.sheets(part.results)
+
+
+def table(part: Part, sheet: Sheet) -> dict[str, Any]:
     """A table as the page prints it: cells as text, with the run ids behind each row."""
-    result = part.result
+    runs = {row.label: [cell.run.id for cell in part.plan.of(row) if cell.run.finished] for row in part.plan.spec.rows}
     rows = [
-        {"cells": row_cells(result, row), "runs": list(row.runs), "reference": row.label == result.reference}
-        for row in result.rows
+        {"cells": cells, "runs": runs.get(cells[0], []), "reference": cells[0] == part.plan.spec.reference}
+        for block in sheet.blocks
+        for cells in block
     ]
-    width = len(header(result))
-    for name, scores in result.floors.items():
-        cells = [f"{name.replace('_', ' ')} (floor)", "", "", *(percent(scores.get(m)) for m in result.metrics)]
-        rows.append({"cells": cells + [""] * (width - len(cells)), "runs": [], "reference": False})
-    missing = len(part.plan.missing)
     return {
-        "title": result.title,
-        "header": header(result),
+        "title": sheet.title,
+        "header": sheet.names,
         "rows": rows,
         # What the whole page says is not said under every table again.
-        "captions": [line for line in captions(result) if not line.startswith("note:")],
+        "captions": [line for line in sheet.captions if not line.startswith("note:")],
         "command": part.command,
-        "missing": missing,
+        "missing": len(part.plan.missing),
     }
 
 
-def figures(parts: Sequence[Part], full: Sequence[Cell]) -> list[dict[str, str]]:
-    """Inline SVGs with the words that stand for them."""
-    dataset = parts[0].result.dataset
-    found = []
-    for part in parts:
-        if part.plan.spec.name == "3" and len([row for row in part.result.rows if row.test]) > 1:
-            text = "Test results of PgM and of PgM without each module; the numbers are those of Table 3."
-            found.append(("Ablation", text, draw.ablation(part.result)))
-    if full:
-        gates = figure_values.gate_values(full)
-        told = "; ".join(
-            f"{name}: " + ", ".join(f"{share} {np.mean(several):.0f} %" for share, several in shares.items())
-            for name, shares in gates.shares.items()
-        )
-        found.append(
-            (
-                "Gates (Figure 4)",
-                f"Shares of features by the partitioner's gates. {told}. In our study on tasks with known information "
-                "(docs/gates-study.md) these shares did not follow what a modality knows: read them as what the model "
-                "uses, not as what the data hold.",
-                draw.gates(gates, dataset),
-            )
-        )
-        losses = figure_values.loss_values([cell.run for cell in full])
-        text = "Training losses of the second stage over its epochs, mean and range over seeds."
-        found.append(("Losses (Figure 5)", text, draw.losses(losses, dataset)))
-        if getattr(full[0].resolved.data.task, "classes", ()) and full[0].resolved.data.card.task != "retrieval":
-            matrix = figure_values.confusion_values(full)
-            text = "Confusion of PgM on the test split, all seeds together; the per-class table below has its diagonal."
-            found.append(("Confusion", text, draw.confusion(matrix, dataset)))
-        tokens = figure_values.token_values(full[0])
-        found.append(("Tokens", "Tokens a sample, by modality.", draw.tokens(tokens, dataset)))
-    return [{"title": title, "text": text, "svg": draw.as_svg(figure)} for title, text, figure in found]
+def figure(part: Part) -> dict[str, str]:
+    """Inline SVG with the words that stand for it."""
+    drawn = part.study.figure(part.plan, part.results)
+    return {
+        "title": part.plan.spec.title,
+        "text": part.study.told(part.plan, part.results),
+        "svg": as_svg(drawn),
+    }
 
 
 def per_class(full: Sequence[Cell]) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of every class, PgM's seeds together; empty for tasks without classes."""
-    if not full or full[0].resolved.data.card.task == "retrieval":
+    """Precision, recall and F1 of every class, PgM's seeds together; empty for tasks that predict no class."""
+    task = full[0].resolved.data.task if full else None
+    if task is None or task.cross_modal or not task.classes:
         return []
-    classes = getattr(full[0].resolved.data.task, "classes", ())
-    if not classes:
-        return []
-    counts = figure_values.confusion_values(full).counts
+    classes, counts = task.classes, counted(full)
     found = []
     for place, name in enumerate(classes):
         hits, called, there = counts[place, place], counts[:, place].sum(), counts[place].sum()
@@ -225,7 +203,7 @@ def hardest(cells: Sequence[Cell], look: Look, folder: str) -> list[dict[str, An
     targets: list[Any] = []
     guesses: dict[str, dict[str, int]] = {}
     task = cells[0].resolved.data.task
-    classes = getattr(task, "classes", ())
+    classes = task.classes
     for cell in cells:
         path = cell.run.predictions("test")
         if not path.exists():

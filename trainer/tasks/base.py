@@ -37,7 +37,9 @@ class Task(ABC):
     monitor: ClassVar[str]  # the validation metric that selects weights
     primary: ClassVar[str]  # the test metric that rows are compared on
     larger_is_better: ClassVar[bool] = True
+    cross_modal: ClassVar[bool] = False  # an item is looked up in one modality by another, so a sample needs both
     outputs: int  # width of the head
+    classes: tuple[str, ...] = ()  # what targets are one of; none for scores
 
     @abstractmethod
     def loss(

@@ -34,6 +34,7 @@ class Retrieval(Task):
     version: ClassVar[int] = 2  # 1: PgM's own losses ran, unused, in all three passes, and drew their dropout
     monitor: ClassVar[str] = "map"
     primary: ClassVar[str] = "map"
+    cross_modal: ClassVar[bool] = True
 
     def __init__(self, classes: tuple[str, ...], modalities: tuple[str, ...]) -> None:
         if len(modalities) != 2:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ....cache.errors import UserError
 from ...batch import Inputs
-from ...pgm import FusionConfig, PgMConfig
+from ...head import FusionConfig, PgMConfig
+from ...head.switches import OF_THE_DATA, Range, Switches
 from ...protocol import Protocol
-from ...switches import OF_THE_DATA, Range, Switches
 from ..base import Method, MethodOutput, Shape, Stage, Step
 from ..pgm import has_pretraining, pretraining_of
 from .fusion import Fusion, PgMFusion

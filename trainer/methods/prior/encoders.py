@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...batch import Inputs
-from ...pgm.dropout import Dropout
+from ...head.dropout import Dropout
 
 
 def leading(modalities: Mapping[str, int]) -> str:

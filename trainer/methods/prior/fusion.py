@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ...pgm import FusionConfig, FusionHead, PgM, PgMConfig
+from ...head import FusionConfig, FusionHead, PgM, PgMConfig
 
 
 @dataclass(frozen=True)

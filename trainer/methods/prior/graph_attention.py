@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...pgm.dropout import Dropout
+from ...head.dropout import Dropout
 
 SLOPE = 0.2  # of LeakyReLU, as in GAT
 

@@ -32,8 +32,8 @@ import torch
 from torch import Tensor, nn
 
 from ...batch import Inputs
-from ...pgm.dropout import Dropout
-from ...switches import Positive, Share, Weight
+from ...head.dropout import Dropout
+from ...head.switches import Positive, Share, Weight
 from ..base import Method, MethodOutput, Shape, Stage, Step
 from .base import PriorConfig, PriorMethod, judged
 from .contrastive import CPC

@@ -34,12 +34,12 @@ from torch import Tensor, nn
 
 from ....cache.errors import UserError
 from ...batch import Inputs
-from ...pgm import PgMConfig
-from ...pgm.block import TransformerBlock
-from ...pgm.config import check_heads
-from ...pgm.dropout import Dropout
-from ...pgm.layout import TokenLayout
-from ...switches import Positive, Share
+from ...head import PgMConfig
+from ...head.block import TransformerBlock
+from ...head.config import check_heads
+from ...head.dropout import Dropout
+from ...head.layout import TokenLayout
+from ...head.switches import Positive, Share
 from ..base import Method, MethodOutput, Shape, Stage, Step
 from .base import PriorConfig, PriorMethod, judged
 from .encoders import MeanEncoder

@@ -16,16 +16,16 @@ import torch
 from pgm.cache.errors import UserError
 from pgm.trainer import Run, train
 from pgm.trainer.batch import Inputs
-from pgm.trainer.inference import evaluate_run
+from pgm.trainer.data.sequence import Context
 from pgm.trainer.methods import Method, Shape, Stage, Step, choose
 from pgm.trainer.methods.prior.contrastive import info_nce
 from pgm.trainer.methods.prior.mmim import MMIM
 from pgm.trainer.methods.prior.self_mm import SelfMM
 from pgm.trainer.methods.prior.unimeec import UniMEEC
 from pgm.trainer.methods.prior.unimse import UNKNOWN, polarities
-from pgm.trainer.request import Request, resolve
-from pgm.trainer.sequence import Context
-from pgm.trainer.training import Execution, carry_out
+from pgm.trainer.run.inference import evaluate_run
+from pgm.trainer.run.request import Request, resolve
+from pgm.trainer.run.training import Execution, carry_out
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -377,9 +377,9 @@ def test_what_a_model_is_not_made_for_is_said(make_toy: Callable[..., Path], tmp
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pgm.trainer.events import BatchFinished, EpochFinished
-from pgm.trainer.request import Request, resolve
-from pgm.trainer.training import Execution, carry_out
+from pgm.trainer.run.events import BatchFinished, EpochFinished
+from pgm.trainer.run.request import Request, resolve
+from pgm.trainer.run.training import Execution, carry_out
 
 seen = 0
 

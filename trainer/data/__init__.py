@@ -1,0 +1,1 @@
+"""What a run is shown: the dataset as used, its order, its batches."""

@@ -1,0 +1,294 @@
+"""How samples reach the model: resident where the split fits in memory, mapped where it does not.
+
+Resident: the split's packed tokens are one tensor a modality on the device; a batch is one index. Mapped: batches are
+gathered from the page cache (pinned for a GPU). On a CPU, and for mapped feeds everywhere, a thread prepares the next
+batches while the current one is computed; there is no loader process. Both give the same batches, bit for bit, in the
+precision they are stored in: the model widens them in its first operation. Which was chosen and why is said.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...cache import Features
+from ...cache.errors import UserError
+from ..batch import Batch, Inputs
+from .groups import Groups, grouped
+from .order import Rows, evaluation_order, training_order
+from .pooling import pooled, pooled_lengths
+from .sequence import Neighbours, check_vectors
+
+KINDS = ("auto", "resident", "mapped")
+RESIDENT_SHARE = 0.35  # of the free memory: the rest is the model's, the page cache's and other people's
+PREFETCH = 4  # batches
+
+
+class Feed(ABC):
+    """Batches of one split; positions count the split's samples from 0."""
+
+    kind: str
+    reason: str
+
+    def __init__(
+        self,
+        features: Mapping[str, Features],
+        rows: Rows,
+        targets: NDArray[Any],
+        tokens: int,
+        device: torch.device,
+        groups: Groups | None = None,
+    ) -> None:
+        self.device = device
+        self.features = features
+        self.rows = rows
+        self.targets = torch.from_numpy(targets)
+        self.limit = tokens
+        self.stored = {name: present_lengths(store)[rows] for name, store in features.items()}
+        self.lengths = {name: pooled_lengths(lengths, tokens) for name, lengths in self.stored.items()}
+        self.groups = groups
+        self.neighbours: dict[str, Neighbours] = {}
+        if groups is not None and groups.context:
+            for name, lengths in self.lengths.items():
+                check_vectors(name, lengths)
+                self.neighbours[name] = Neighbours(groups, lengths > 0)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def total_lengths(self) -> Rows:
+        """(N,) tokens a sample over all modalities: what batches are sorted by."""
+        shown = [x.lengths for x in self.neighbours.values()] or list(self.lengths.values())
+        total: Rows = np.sum(shown, axis=0, dtype=np.int64)
+        return total
+
+    def training_order(self, batch: int, seed: int) -> list[Rows]:
+        """Positions in shuffled batches of about `batch`."""
+        if self.groups is not None and self.groups.whole:
+            return grouped(self.groups, batch, seed)
+        return training_order(self.total_lengths, batch, seed)
+
+    def evaluation_order(self, batch: int) -> list[Rows]:
+        """Every position once, in batches of about `batch`."""
+        if self.groups is not None and self.groups.whole:
+            return grouped(self.groups, batch, None)
+        return evaluation_order(self.total_lengths, batch)
+
+    def fetch(self, positions: Rows) -> Batch:
+        """One batch, wherever the feed's data lie."""
+        tokens, masks, distances = {}, {}, {}
+        for name in self.features:
+            if name in self.neighbours:
+                around, mask, apart = self.neighbours[name].of(positions)
+                tokens[name] = self.vectors(name, around, mask)
+                distances[name] = torch.from_numpy(apart)
+            else:
+                tokens[name], mask = self.padded(name, positions)
+            masks[name] = torch.from_numpy(mask)
+        dialogues, turns = (
+            (None, None)
+            if self.groups is None
+            else (torch.from_numpy(x[positions]) for x in (self.groups.codes, self.groups.turns))
+        )
+        inputs = Inputs(tokens, masks, distances or None, dialogues, turns)
+        return self.placed(torch.from_numpy(self.rows[positions]), inputs, torch.from_numpy(positions))
+
+    @abstractmethod
+    def padded(self, name: str, positions: Rows) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+        """(B, S, D) a modality's tokens in the stored precision (pooled: float32) and the mask (B, S); S >= 1."""
+
+    @abstractmethod
+    def vectors(self, name: str, positions: Rows, mask: NDArray[np.bool_]) -> torch.Tensor:
+        """(B, S, D) the one token of each of these samples, zeros where masked."""
+
+    @abstractmethod
+    def placed(self, rows: torch.Tensor, inputs: Inputs, positions: torch.Tensor) -> Batch:
+        """The batch with the targets of these positions, where the feed leaves its batches."""
+
+    def batches(self, order: Sequence[Rows]) -> Iterator[Batch]:
+        """The batches of `order` on the device, `PREFETCH` of them prepared ahead."""
+        with ThreadPoolExecutor(1, thread_name_prefix="pgm-feed") as pool:
+            waiting: deque[Future[Batch]] = deque()
+            coming = iter(order)
+            try:
+                while True:
+                    waiting.extend(pool.submit(self.fetch, rows) for rows in islice(coming, PREFETCH - len(waiting)))
+                    if not waiting:
+                        return
+                    yield waiting.popleft().result().to(self.device)
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+class Resident(Feed):
+    """All tokens of the split on the device, in the precision they are stored in."""
+
+    kind = "resident"
+
+    def __init__(
+        self,
+        features: Mapping[str, Features],
+        rows: Rows,
+        targets: NDArray[Any],
+        tokens: int,
+        device: torch.device,
+        groups: Groups | None = None,
+    ) -> None:
+        super().__init__(features, rows, targets, tokens, device, groups)
+        self.targets = self.targets.to(device)
+        self.tables = {name: self.load(name).to(device) for name in features}
+        self.starts = {name: starts_of(lengths) for name, lengths in self.lengths.items()}
+
+    def load(self, name: str) -> torch.Tensor:
+        """(T + 1, D): the split's packed tokens and a row of zeros that padding points at."""
+        store, lengths = self.features[name], self.stored[name]
+        if self.limit and (lengths > self.limit).any():
+            packed: NDArray[Any] = pooled_in_blocks(store, self.rows, lengths, self.limit)
+            return torch.from_numpy(np.concatenate([packed, np.zeros((1, store.dim), packed.dtype)]))
+        table = np.zeros((int(lengths.sum()) + 1, store.dim), store.dtype)
+        store.gather(self.rows, out=table[:-1], unavailable="empty")
+        return torch.from_numpy(table)
+
+    def batches(self, order: Sequence[Rows]) -> Iterator[Batch]:
+        # On a GPU indexing only queues work; a thread would add nothing but its hand-over.
+        return super().batches(order) if self.device.type == "cpu" else map(self.fetch, order)
+
+    def padded(self, name: str, positions: Rows) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+        table = self.tables[name]
+        index, mask = padded_index(self.starts[name][positions], self.lengths[name][positions], len(table) - 1)
+        return self.chosen(table, index), mask
+
+    def vectors(self, name: str, positions: Rows, mask: NDArray[np.bool_]) -> torch.Tensor:
+        table = self.tables[name]
+        return self.chosen(table, np.where(mask, self.starts[name][positions], len(table) - 1))
+
+    def placed(self, rows: torch.Tensor, inputs: Inputs, positions: torch.Tensor) -> Batch:
+        where = positions.to(self.device, non_blocking=True)
+        return Batch(rows, inputs.to(self.device), self.targets.index_select(0, where))
+
+    def chosen(self, table: torch.Tensor, index: Rows) -> torch.Tensor:
+        """(B, S, D): the table's rows at `index` (B, S)."""
+        if self.device.type == "cpu":
+            # A batch is small: numpy's copy beats waking torch's threads for it.
+            return torch.from_numpy(table.numpy().take(index, axis=0))
+        flat = table.index_select(0, torch.from_numpy(index.reshape(-1)).to(self.device, non_blocking=True))
+        return flat.view(*index.shape, -1)
+
+
+class Mapped(Feed):
+    """Batches gathered from the stores' mapped files."""
+
+    kind = "mapped"
+
+    def padded(self, name: str, positions: Rows) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+        store, rows, stored = self.features[name], self.rows[positions], self.stored[name][positions]
+        if not stored.any():
+            return torch.zeros(len(rows), 1, store.dim), np.zeros((len(rows), 1), np.bool_)
+        if not self.limit or (self.stored[name] <= self.limit).all():
+            tokens, mask = store.padded(rows, unavailable="empty")
+            return torch.from_numpy(tokens), mask
+        packed, _ = store.gather(rows, unavailable="empty")
+        lengths = self.lengths[name][positions]
+        _, mask = padded_index(starts_of(lengths), lengths, 0)
+        short = np.zeros((*mask.shape, store.dim), np.float32)
+        short[mask] = pooled(packed, stored, self.limit)
+        return torch.from_numpy(short), mask
+
+    def vectors(self, name: str, positions: Rows, mask: NDArray[np.bool_]) -> torch.Tensor:
+        wanted, where = np.unique(positions[mask], return_inverse=True)
+        if not len(wanted):
+            return torch.zeros(*mask.shape, self.features[name].dim)
+        single, _ = self.padded(name, wanted)
+        tokens = single.new_zeros(*mask.shape, single.shape[2])
+        tokens[torch.from_numpy(mask)] = single[torch.from_numpy(where), 0]
+        return tokens
+
+    def placed(self, rows: torch.Tensor, inputs: Inputs, positions: torch.Tensor) -> Batch:
+        """In host memory, pinned when a GPU will take it."""
+        batch = Batch(rows, inputs, self.targets[positions])
+        if self.device.type != "cuda":
+            return batch
+        return Batch(rows, inputs.mapped(torch.Tensor.pin_memory), batch.targets.pin_memory())
+
+
+def pooled_in_blocks(store: Features, rows: Rows, lengths: Rows, limit: int, block: int = 2048) -> NDArray[np.float32]:
+    """The split's pooled tokens, read 2,048 samples at a time so that the unpooled ones never are in memory."""
+    pieces = []
+    for start in range(0, len(rows), block):
+        packed, _ = store.gather(rows[start : start + block], unavailable="empty")
+        pieces.append(pooled(packed, lengths[start : start + block], limit))
+    return np.concatenate(pieces)
+
+
+def present_lengths(store: Features) -> Rows:
+    """(N,) tokens a sample has; 0 where its modality failed or is missing."""
+    lengths: Rows = np.where(store.available, store.lengths, 0)
+    return lengths
+
+
+def starts_of(lengths: Rows) -> Rows:
+    """(N,) where each sample's tokens begin when they are packed."""
+    starts: Rows = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+    return starts
+
+
+def padded_index(starts: Rows, lengths: Rows, padding: int) -> tuple[Rows, NDArray[np.bool_]]:
+    """(B, S) rows of the packed table with `padding` where a sample has ended, and the mask; S is at least 1."""
+    positions = np.arange(max(1, int(lengths.max(initial=0))))
+    mask: NDArray[np.bool_] = positions < lengths[:, None]
+    return np.where(mask, starts[:, None] + positions, padding), mask
+
+
+def open_feed(
+    kind: str,
+    features: Mapping[str, Features],
+    rows: Rows,
+    targets: NDArray[Any],
+    tokens: int,
+    device: torch.device,
+    groups: Groups | None = None,
+) -> Feed:
+    """The feed of one split. `auto` is resident where its tokens take at most 35 % of the free memory."""
+    needed = resident_bytes(features, rows, tokens)
+    free = free_memory(device)
+    fits = needed <= RESIDENT_SHARE * free
+    if kind not in KINDS:
+        raise UserError(f"--feed is auto, resident or mapped, not {kind!r}.")
+    if kind == "resident" and needed > free:
+        raise UserError(
+            f"--feed resident needs {needed / 2**30:.1f} GiB on {device} and {free / 2**30:.1f} GiB are free; "
+            "use --feed mapped, or pool with --tokens K."
+        )
+    chosen = Resident if kind == "resident" or (kind == "auto" and fits) else Mapped
+    feed = chosen(features, rows, targets, tokens, device, groups)
+    feed.reason = f"{needed / 2**20:,.1f} MiB of tokens, {free / 2**30:.1f} GiB free" if kind == "auto" else "as asked"
+    return feed
+
+
+def resident_bytes(features: Mapping[str, Features], rows: Rows, tokens: int) -> int:
+    """What the split takes in memory; pooled tokens are float32."""
+    total = 0
+    for store in features.values():
+        lengths = present_lengths(store)[rows]
+        short = pooled_lengths(lengths, tokens)
+        itemsize = 4 if (short < lengths).any() else np.dtype(store.dtype).itemsize
+        total += int(short.sum()) * store.dim * itemsize
+    return total
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be taken on the device, or in the machine for the CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,264 @@
+"""`pgm train --cached` as a function: one request to one finished run.
+
+A run that is there already answers at once; an interrupted one continues exactly; the test split is opened after the
+last weight has been selected, evaluated once, and never again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...cache import Place
+from ...cache.storage.sealed_json import spelled
+from ..data.feed import Feed, open_feed
+from ..data.missing import Missing
+from ..data.sequence import Context
+from ..methods import Method
+from ..randomness import derived, own_randomness
+from .checkpoint import Checkpoints
+from .evaluation import Evaluated, evaluate
+from .events import Listener, Note, RunFinished, RunStarted, silent
+from .files import write_json
+from .home import CONFIG, RESULT, WEIGHTS, Root
+from .lock import RunLock
+from .loop import Machine, Training
+from .model import Model, NullTokens, Standardize, measured_statistics
+from .predictions import predictions_table, write_predictions
+from .record import Journal, environment, floors_of, save_weights, selected_epochs
+from .request import Request, Resolved, features_root, resolve, runs_root
+from .runs import ENVIRONMENT, METRICS, Run
+from .stages import SharedStages
+from .threads import fitting_threads
+
+CHECKPOINT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out; nothing here changes its numbers."""
+
+    feed: str = "auto"
+    force: bool = False
+    listener: Listener = silent
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    watch_gradients: bool = True
+
+
+def train(
+    features: Place | None = None,
+    dataset: str | None = None,
+    method: str = "pgm",
+    seed: int = 0,
+    preset: str = "small",
+    *,
+    runs: Root | None = None,
+    settings: Mapping[str, Any] | None = None,
+    modalities: Sequence[str] | None = None,
+    stores: Mapping[str, str] | None = None,
+    split: str | None = None,
+    missing: Missing | None = None,
+    context: Context | None = None,
+    version: int | str | None = None,
+    device: str = "auto",
+    feed: str = "auto",
+    compile: bool = False,
+    force: bool = False,
+    listener: Listener = silent,
+) -> Run:
+    """Train a method on a cached dataset and return the run; at once if the same has been trained before.
+
+    features, runs (each a folder or s3://...): the roots (default PGM_FEATURES or features/, PGM_RUNS or runs/).
+    dataset: needed when several are cached. method: a name of trainer.methods.METHODS (pgm, concat, mla, ...),
+    single:NAME or a modality's name. preset: small or paper. settings: switches of the protocol and of the method
+    by name, {"epochs": 20, "iterations": 2}. stores: modality -> digest, where several stores are cached. split: a
+    named split (`pgm cache split`), by default the dataset's own. version: of the dataset, by number or name (`pgm
+    cache log`), by default the latest. missing: modalities to take away from training and validation samples
+    (missing.py). context: the utterances around a sample's own that become its tokens (sequence.py). force: train
+    anew. Raises UserError (and its kinds) for requests that cannot be met, RunFailed when training breaks down.
+    """
+    request = Request(
+        features=features_root(features),
+        runs=runs_root(runs),
+        dataset=dataset,
+        method=method,
+        preset=preset,
+        seed=seed,
+        settings=settings or {},
+        modalities=modalities,
+        stores=stores or {},
+        device=device,
+        split=split,
+        missing=missing,
+        context=context,
+        version=version,
+        compile=compile,
+    )
+    return carry_out(resolve(request), Execution(feed=feed, force=force, listener=listener))
+
+
+def carry_out(resolved: Resolved, how: Execution) -> Run:
+    """Answer from the finished run, continue the interrupted one, or train."""
+    run = resolved.run
+    if run.finished and not how.force:
+        announce(run, how.listener, reused=True)
+        return run
+    run.path.mkdir(parents=True, exist_ok=True)
+    lock = RunLock(run.path)
+    lock.acquire()
+    try:
+        if how.force:
+            empty(run)
+        with own_randomness(resolved.device):
+            fill(run, resolved, how)
+    finally:
+        lock.release()
+    announce(run, how.listener, reused=False)
+    return run
+
+
+def empty(run: Run) -> None:
+    """Remove what an earlier training left; result.json first: what is half removed is not finished."""
+    (run.path / RESULT).unlink(missing_ok=True)
+    for path in run.path.iterdir():
+        if path.name != ".lock":
+            path.unlink()
+
+
+def fill(run: Run, resolved: Resolved, how: Execution) -> None:
+    """Train, evaluate, and write everything a finished run holds."""
+    started = time.perf_counter()
+    if not resolved.request.compile:
+        # The first optimiser imports torch._dynamo, which takes a second or two; meanwhile the features are read.
+        # Not where torch.compile imports it too: two threads at once leave it half imported.
+        threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True).start()
+    data, listener = resolved.data, how.listener
+    machine = Machine(resolved.device, resolved.protocol.precision, resolved.request.compile)
+    # A large split takes seconds to copy; the input statistics take one more, and can have it meanwhile.
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(lambda: {split: feed_of(resolved, split, how.feed) for split in ("train", "val")})
+        model = build_model(resolved).to(resolved.device)
+        feeds = reading.result()
+    shared = None if how.force else SharedStages(resolved)
+    training = Training(
+        model,
+        data.task,
+        resolved.protocol,
+        resolved.request.seed,
+        feeds,
+        machine,
+        Checkpoints(run.path, how.checkpoint_seconds),
+        listener,
+        Journal(run.path / METRICS),
+        shared,
+        how.watch_gradients,
+        further_labels(resolved),
+    )
+    write_json(run.path / CONFIG, resolved.config)
+    write_json(run.path / ENVIRONMENT, environment(resolved, feeds))
+    training.resume()
+    earlier = sum(entry["seconds"] for entry in training.progress.history)
+    for note in resolved.notes:
+        listener(Note(note))
+    listener(started_event(run, resolved, training, feeds))
+    with fitting_threads(model, resolved.device):
+        training.run()
+        finish(run, resolved, how, training, earlier + time.perf_counter() - started)
+
+
+def finish(run: Run, resolved: Resolved, how: Execution, training: Training, seconds: float) -> None:
+    """Write the selected weights, the predictions, and the result; the test split is opened here."""
+    data, model, progress = resolved.data, training.model, training.progress
+    save_weights(run.path / WEIGHTS, model)
+    test = feed_of(resolved, "test", how.feed)
+    scores: dict[str, Evaluated] = {}
+    for split, feed in (("val", training.feeds["val"]), ("test", test)):
+        if len(feed):
+            scores[split] = evaluate(model, data.task, feed, training.machine)
+            ids = [data.ids[row] for row in feed.rows]
+            table = predictions_table(data.task, ids, scores[split].views, scores[split].targets)
+            write_predictions(run.predictions(split), table)
+    result = {
+        "run": run.id,
+        "dataset": data.card.name,
+        "method": resolved.method.name,
+        "seed": resolved.request.seed,
+        "parameters": model.trainable,
+        "val": scores["val"].metrics,
+        "test": scores["test"].metrics if "test" in scores else {},
+        "floors": floors_of(resolved),
+        "samples": {split: len(rows) for split, rows in data.splits.items()},
+        "epochs": selected_epochs(progress.history, data.task),
+        "seconds": round(seconds, 3),
+        "samples_per_second": round(progress.samples / max(progress.seconds, 1e-9), 1),
+        "waiting": round(progress.waited / max(progress.seconds, 1e-9), 5),
+        "notes": list(resolved.notes),
+    }
+    if run.home is not None:
+        # First there: a result here then says that the run is where others look for it.
+        run.home.put(run.path, {RESULT: spelled(result)}, anew=how.force)
+    if not (run.path / RESULT).exists():
+        write_json(run.path / RESULT, result, sync=True)
+    training.checkpoints.remove()
+
+
+def feed_of(resolved: Resolved, split: str, kind: str) -> Feed:
+    """The feed of one split."""
+    data = resolved.data
+    rows = data.splits[split]
+    tokens, groups = resolved.protocol.tokens, resolved.groups(split)
+    return open_feed(kind, resolved.features, rows, data.targets[rows], tokens, resolved.device, groups)
+
+
+def further_labels(resolved: Resolved) -> dict[str, Tensor]:
+    """Label columns besides the task's, for the training samples, on the device."""
+    rows = resolved.data.splits["train"]
+    return {name: torch.from_numpy(labels[rows]).to(resolved.device) for name, labels in resolved.further.items()}
+
+
+def build_model(resolved: Resolved) -> Model:
+    """The untrained model, on the CPU; its weights follow from the seed and the method's configuration."""
+    data, protocol = resolved.data, resolved.protocol
+    statistics = measured_statistics(resolved.features, data.splits["train"]) if protocol.standardize else None
+    torch.manual_seed(derived(resolved.request.seed, "initial weights"))
+    method = resolved.method.config.build(resolved.shape)
+    return assembled(method, data.task.cross_modal, data.widths, statistics)
+
+
+def assembled(
+    method: Method, retrieval: bool, widths: Mapping[str, int], statistics: Mapping[str, tuple[Tensor, Tensor]] | None
+) -> Model:
+    """A method with its input statistics, and with null tokens where retrieval shows one modality at a time."""
+    null = NullTokens(widths) if retrieval and not method.skips_missing else None
+    return Model(method, None if statistics is None else Standardize(statistics), null)
+
+
+def started_event(run: Run, resolved: Resolved, training: Training, feeds: Mapping[str, Feed]) -> RunStarted:
+    return RunStarted(
+        run=run.id,
+        dataset=resolved.data.card.name,
+        method=resolved.method.name,
+        seed=resolved.request.seed,
+        parameters=training.model.trainable,
+        samples={split: len(rows) for split, rows in resolved.data.splits.items()},
+        feed=f"{feeds['train'].kind} ({feeds['train'].reason})",
+        device=str(resolved.device),
+        precision=resolved.protocol.precision,
+        finished_epochs=len(training.progress.history),
+        epochs=training.total_epochs,
+    )
+
+
+def announce(run: Run, listener: Listener, reused: bool) -> None:
+    """Tell the listener what came out."""
+    result = run.result
+    told = {name: result[name] for name in ("run", "dataset", "method", "val", "test", "floors", "seconds")}
+    listener(RunFinished(**told, reused=reused))

@@ -1,0 +1,1 @@
+"""What all studies share: the runs of a table, their statistics, their sheets."""

@@ -1,0 +1,163 @@
+"""A table's numbers: means and deviations over seeds, the comparison with the reference row, floors, the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ....cache import open_dataset
+from ...run.seeds import Spread, spread
+from .bootstrap import bootstrap, differences
+from .paper import paper_numbers
+from .plan import Cell, TablePlan
+from .rows import Row
+from .runner import Failure
+from .significance import Comparison, Reach, seed_tests
+
+CellPair = tuple[Cell, Cell]  # a row's and the reference's, of one seed
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One line. budget: epochs over the training split of each of its networks, by the modality it is shown or "all".
+    test: metric -> mean, std, values; empty where every run failed.
+    """
+
+    label: str
+    method: str
+    budget: Mapping[str, int]
+    runs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    parameters: int | None
+    seconds: float
+    test: Spread
+    paper: Mapping[str, float]
+    comparison: Comparison | None
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """A finished table. primary: the metric comparisons are made on. metrics: the columns, in order. notes: what a
+    reader of the numbers must know.
+    """
+
+    title: str
+    dataset: str
+    task: str
+    reference: str
+    primary: str
+    metrics: tuple[str, ...]
+    rows: tuple[RowResult, ...]
+    floors: Mapping[str, Mapping[str, float]]
+    samples: Mapping[str, int]
+    notes: tuple[str, ...]
+    commands: tuple[str, ...] = ()
+
+    @property
+    def comparisons(self) -> dict[str, Comparison]:
+        """Row label -> its comparison with the reference."""
+        return {row.label: row.comparison for row in self.rows if row.comparison is not None}
+
+    @property
+    def reach(self) -> Reach | None:
+        """What so many seeds can show at all."""
+        return Reach.of(self.comparisons.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; a comparison holds whether it is significant, `reach` what so many seeds can show at all."""
+        value = {**asdict(self), "reach": self.reach and asdict(self.reach)}
+        for row, told in zip(self.rows, value["rows"], strict=True):
+            if row.comparison is not None:
+                told["comparison"]["significant"] = row.comparison.significant
+        return value
+
+
+def results_of(plan: TablePlan, failures: Sequence[Failure] = ()) -> TableResult:
+    """The numbers of a table's finished runs; rows whose runs are missing stand there empty."""
+    first = plan.cells[0]
+    lines = {row.label: [cell for cell in plan.of(row) if cell.run.finished] for row in plan.spec.rows}
+    finished = [cell for cells in lines.values() for cell in cells]
+    results = [cell.run.result for cell in finished]
+    metrics = tuple(dict.fromkeys(name for result in results for name in result["test"]))
+    primary = first.resolved.data.task.primary
+    comparisons = compared(plan, lines, primary)
+    card = first.resolved.data.card
+    rows = tuple(
+        row_result(row, lines[row.label], plan, comparisons.get(row.label), failures) for row in plan.spec.rows
+    )
+    notes = list(dict.fromkeys(note for result in results for note in result["notes"]))
+    return TableResult(
+        title=plan.spec.title,
+        dataset=card.name,
+        task=card.task,
+        reference=plan.spec.reference,
+        primary=primary,
+        metrics=metrics,
+        rows=rows,
+        floors=floors_of(finished, plan.spec.reference),
+        samples={split: len(rows) for split, rows in first.resolved.data.splits.items()},
+        notes=tuple(dict.fromkeys((*card.notes, *notes, *plan.spec.notes))),
+    )
+
+
+def floors_of(finished: Sequence[Cell], reference: str) -> Mapping[str, Mapping[str, float]]:
+    """The floors of the reference row's data: a row on one modality has a probe on that modality alone."""
+    ordered = sorted(finished, key=lambda cell: (cell.row.label != reference, -len(cell.resolved.data.features)))
+    return next((cell.run.result["floors"] for cell in ordered if cell.run.result["floors"]), {})
+
+
+def row_result(
+    row: Row, cells: Sequence[Cell], plan: TablePlan, comparison: Comparison | None, failures: Sequence[Failure]
+) -> RowResult:
+    """One line from its finished cells."""
+    results = [cell.run.result for cell in cells]
+    return RowResult(
+        label=row.label,
+        method=row.method,
+        budget=plan.of(row)[0].budget,
+        runs=tuple(cell.run.id for cell in cells),
+        seeds=tuple(cell.seed for cell in cells),
+        parameters=results[0]["parameters"] if results else None,
+        seconds=round(sum(result["seconds"] for result in results), 3),
+        test=spread([result["test"] for result in results]) if results else {},
+        paper=paper_numbers(plan.spec.paper, plan.cells[0].resolved.data.card.name, row.label),
+        comparison=comparison,
+        failures=tuple(f"seed {f.seed}: {f.reason}" for f in failures if f.label == row.label),
+    )
+
+
+def compared(plan: TablePlan, lines: Mapping[str, Sequence[Cell]], metric: str) -> dict[str, Comparison]:
+    """Every row against the one it is held against, on the seeds both have."""
+    pairs: dict[str, list[CellPair]] = {}
+    for row in plan.spec.rows:
+        other = plan.spec.reference if row.against is None else row.against
+        reference = {cell.seed: cell for cell in lines.get(other, [])}
+        both = [(cell, reference[cell.seed]) for cell in lines[row.label] if cell.seed in reference]
+        if row.label != other and both:
+            pairs[row.label] = both
+    values = [
+        ([one.run.test[metric] for one, _ in both], [other.run.test[metric] for _, other in both])
+        for both in pairs.values()
+    ]
+    found = {}
+    for label, test in zip(pairs, seed_tests(values), strict=True):
+        low, high = over_samples(pairs[label]) or (None, None)
+        found[label] = Comparison(**vars(test), metric=metric, low=low, high=high)
+    return found
+
+
+def over_samples(pairs: Sequence[CellPair]) -> tuple[float, float] | None:
+    """The bootstrap's interval of the difference of these runs; None where a run has no test predictions."""
+    found = [(one.scores, other.scores) for one, other in pairs if one.scores is not None and other.scores is not None]
+    return bootstrap(differences(found), groups_of(pairs[0][0])) if len(found) == len(pairs) else None
+
+
+def groups_of(cell: Cell) -> list[str] | None:
+    """Each test sample's group, where the dataset has groups."""
+    samples = open_dataset(cell.request.features, cell.resolved.folder, cell.resolved.data.version).samples
+    if "group" not in samples.column_names:
+        return None
+    data, groups = cell.resolved.data, dict(zip(*(samples[name].to_pylist() for name in ("id", "group")), strict=True))
+    return [str(groups[data.ids[row]]) for row in data.splits["test"]]

@@ -1,0 +1,81 @@
+"""A study: what a table is made of, what is measured of its runs, how it is printed and drawn. Each is one file.
+
+A study that only names its rows is complete: it is trained, tested against its reference row, printed in five formats
+and drawn as bars. What differs in another is what it overrides, in the order in which things happen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ....cache.errors import UserError
+from .draw import bars
+from .render import Sheet, as_csv, as_latex, as_markdown, as_rich, sheet_of
+from .results import results_of
+from .rows import Row as Row
+from .rows import TableSpec as TableSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ...run.request import Request
+    from .options import StudyOptions
+    from .plan import TablePlan
+    from .runner import Failure
+
+TEXTS: dict[str, Callable[[Sheet], str]] = {"rich": as_rich, "markdown": as_markdown, "latex": as_latex}
+FORMATS = (*TEXTS, "csv", "json")
+
+
+class Study:
+    """What `pgm table NAME` and `pgm figure NAME` make.
+
+    name: as it is typed; aliases: others of its names, the paper's number of the table among them. takes: the options
+    it understands beside those of every study, as fields of `StudyOptions`. has_table, has_figure: what can be asked.
+    """
+
+    name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    takes: ClassVar[tuple[str, ...]] = ()
+    has_table: ClassVar[bool] = True
+    has_figure: ClassVar[bool] = True
+
+    def spec(self, request: Request, options: StudyOptions) -> TableSpec:
+        """Its rows on a dataset. request: what all of them share. Raises UserError where it cannot have them."""
+        raise NotImplementedError
+
+    def results(self, plan: TablePlan, failures: Sequence[Failure] = ()) -> Any:
+        """The numbers of the finished runs, with `as_dict()` for JSON; rows whose runs failed stand there empty."""
+        return results_of(plan, failures)
+
+    def sheets(self, results: Any) -> list[Sheet]:
+        """The tables people read, one under another."""
+        return [sheet_of(results)]
+
+    def csv(self, results: Any) -> str:
+        """Numbers for a spreadsheet, every seed's value."""
+        return as_csv(results)
+
+    def figure(self, plan: TablePlan, results: Any) -> Figure:
+        """The drawing."""
+        return bars(results)
+
+    def told(self, plan: TablePlan, results: Any) -> str:
+        """The figure in words, for a page that cannot be seen."""
+        return f"{plan.spec.title}: test results of every row; the numbers are those of the table."
+
+    def text(self, results: Any, format: str) -> str:
+        """The results in one of `FORMATS`."""
+        if format == "csv":
+            return self.csv(results)
+        if format == "json":
+            return json.dumps(results.as_dict(), indent=1)
+        return "\n\n".join(TEXTS[format](sheet) for sheet in self.sheets(results))
+
+
+def check_format(format: str) -> None:
+    """Raise UserError for a format that is none."""
+    if format not in FORMATS:
+        raise UserError(f"--format {format} is not known: use {', '.join(FORMATS)}.")
