@@ -82,8 +82,10 @@ class Zeroed(Masked):
         tokens[np.repeat(self.hidden[np.asarray(rows, np.int64)], lengths)] = 0
         return tokens, lengths
 
-    def padded(self, rows: npt.ArrayLike, unavailable: Unavailable = "error") -> tuple[Array, Bools]:
-        tokens, mask = super().padded(rows, unavailable)
+    def padded(
+        self, rows: npt.ArrayLike, out: Array | None = None, unavailable: Unavailable = "error"
+    ) -> tuple[Array, Bools]:
+        tokens, mask = super().padded(rows, out, unavailable)
         tokens[self.hidden[np.asarray(rows, np.int64)]] = 0
         return tokens, mask
 

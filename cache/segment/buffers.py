@@ -7,7 +7,7 @@ import numpy as np
 
 from .encoding import Array
 
-KEPT = 4  # buffers: what a feed holds at a time
+KEPT = 6  # buffers: what a feed has in hand, four batches ahead of the one that is trained on and the one before
 SPARE = 1.25  # room beyond what was asked for: batches of one size differ by some tokens
 
 

@@ -130,12 +130,18 @@ class Features:
         self._copy(chosen, lengths, ends - lengths, tokens)
         return tokens, lengths
 
-    def padded(self, rows: npt.ArrayLike, unavailable: Unavailable = "error") -> tuple[Array, npt.NDArray[np.bool_]]:
-        """The samples `rows` as (B, S_max, D), zeros after each sample's tokens, and their mask (B, S_max)."""
+    def padded(
+        self, rows: npt.ArrayLike, out: Array | None = None, unavailable: Unavailable = "error"
+    ) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """The samples `rows` as (B, S_max, D), zeros after each sample's tokens, and their mask (B, S_max).
+
+        out: a (capacity, D) buffer of the store's dtype with room for B * S_max rows; the tokens are its first rows.
+        """
         chosen, lengths = self._chosen(rows, unavailable)
         longest = int(lengths.max(initial=0))
         mask = np.arange(longest) < lengths[:, None]
-        tokens = self._buffers.get(len(chosen) * longest)
+        total = len(chosen) * longest
+        tokens = self._buffers.get(total) if out is None else self._fitting(out, total)
         self._copy(chosen, lengths, np.arange(len(chosen)) * longest, tokens)
         return tokens.reshape(len(chosen), longest, self.dim), mask
 

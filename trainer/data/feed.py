@@ -196,8 +196,14 @@ class Mapped(Feed):
         if not stored.any():
             return torch.zeros(len(rows), 1, store.dim), np.zeros((len(rows), 1), np.bool_)
         if not self.limit or (self.stored[name] <= self.limit).all():
-            tokens, mask = store.padded(rows, unavailable="empty")
-            return torch.from_numpy(tokens), mask
+            if self.device.type != "cuda":
+                tokens, mask = store.padded(rows, unavailable="empty")
+                return torch.from_numpy(tokens), mask
+            shape = len(rows), int(stored.max()), store.dim
+            # torch hands pinned memory out again when the copy to the device is done, and not before.
+            pinned = torch.empty(shape, dtype=getattr(torch, store.dtype.name), pin_memory=True)
+            _, mask = store.padded(rows, out=pinned.flatten(0, 1).numpy(), unavailable="empty")
+            return pinned, mask
         packed, _ = store.gather(rows, unavailable="empty")
         lengths = self.lengths[name][positions]
         _, mask = padded_index(starts_of(lengths), lengths, 0)
@@ -215,7 +221,7 @@ class Mapped(Feed):
         return tokens
 
     def placed(self, rows: torch.Tensor, inputs: Inputs, positions: torch.Tensor) -> Batch:
-        """In host memory, pinned when a GPU will take it."""
+        """In host memory, pinned when a GPU will take it: what is not so yet is copied."""
         batch = Batch(rows, inputs, self.targets[positions])
         if self.device.type != "cuda":
             return batch

@@ -32,6 +32,11 @@ def check(made: object, rows: np.ndarray) -> None:
     padded, mask = features.padded(rows, unavailable="empty")
     assert np.array_equal(padded[mask], packed)
     assert not padded[~mask].any()
+    out = np.full((mask.size + 3, features.dim), 7, features.dtype)
+    again, _ = features.padded(rows, out=out, unavailable="empty")
+    assert np.array_equal(again, padded)
+    assert not len(rows) or np.shares_memory(again, out)
+    assert (out[mask.size :] == 7).all()
     assert all(np.array_equal(features[row], samples[row]) for row in rows.tolist() if len(samples[row]))
 
 

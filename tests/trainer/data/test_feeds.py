@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +79,28 @@ def test_the_feed_is_chosen_by_memory_and_says_why(toy: Path, monkeypatch: pytes
         open_feed("resident", {"text": store}, rows, rows, 0, CPU)
     with pytest.raises(UserError, match="auto, resident or mapped"):
         open_feed("streamed", {"text": store}, rows, rows, 0, CPU)
+
+
+def test_a_mapped_feed_uses_its_buffers_again(toy: Path) -> None:
+    """As many as a feed has in hand: fresh memory would cost more than the copy into it."""
+    store = open_dataset(toy, "toy").features("vision")
+    rows = np.arange(100, dtype=np.int64)
+    feed = open_feed("mapped", {"vision": store}, rows, rows, 0, CPU)
+    order = [rows[start : start + 10] for start in range(0, 100, 10)]
+
+    def outside() -> int:
+        kept = store._buffers._buffers
+        count, in_hand = 0, []
+        for batch in feed.batches(order):
+            in_hand = [*in_hand, batch][-2:]  # the step before is not quite done
+            time.sleep(0.02)  # meanwhile the next batches are made
+            count += not any(np.may_share_memory(batch.inputs.tokens["vision"].numpy(), buffer) for buffer in kept)
+        return count
+
+    assert outside() == 0
+    before = [buffer.ctypes.data for buffer in store._buffers._buffers]
+    assert outside() == 0
+    assert [buffer.ctypes.data for buffer in store._buffers._buffers] == before
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=200), st.integers(1, 40), st.integers(0, 2**31))
