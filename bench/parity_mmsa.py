@@ -1,6 +1,6 @@
 """Self-MM and MMIM beside the package MMSA's, on the same vectors, split, schedule and number of seeds.
 
-    python -m venv /tmp/mmsa && /tmp/mmsa/bin/pip install MMSA
+    python -m venv /tmp/mmsa && /tmp/mmsa/bin/pip install MMSA==2.2.1
     .venv/bin/python bench/parity_mmsa.py --peer-python /tmp/mmsa/bin/python --features features-mosi [--seeds 5]
 
 MMSA trains its own models by its own loop (parity_mmsa_peer.py); only its text encoder is replaced, by the cached
