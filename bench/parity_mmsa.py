@@ -80,7 +80,6 @@ def vectors_of(resolved: Resolved) -> dict[str, np.ndarray]:
 
 def theirs(python: str, resolved: Resolved, method: str, seeds: int) -> list[dict[str, Any]]:
     """MMSA's runs: metrics, parameters and seconds of each seed."""
-    script = Path(__file__).with_name("parity_mmsa_peer.py")
     changes = dict(THEIRS[method])
     if method == "self_mm":
         changes["text_out"] = resolved.data.widths["text"]
@@ -88,11 +87,17 @@ def theirs(python: str, resolved: Resolved, method: str, seeds: int) -> list[dic
         file = Path(folder) / "vectors.npz"
         np.savez(file, **vectors_of(resolved))
         numbers = [str(1111 + i) for i in range(seeds)]
-        command = [python, "-W", "ignore", str(script), str(file), method, json.dumps(changes), *numbers]
-        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        said = told_by_peer(python, "parity_mmsa_peer.py", str(file), method, json.dumps(changes), *numbers)
+    return [json.loads(line) for line in said.splitlines() if line.startswith('{"metrics"')]
+
+
+def told_by_peer(python: str, script: str, *arguments: str) -> str:
+    """What a script beside this one prints in MMSA's environment; ends the bench where it fails."""
+    command = [python, "-W", "ignore", str(Path(__file__).with_name(script)), *arguments]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode:
         sys.exit(f"MMSA did not run:\n{made.stderr[-2000:]}")
-    return [json.loads(line) for line in made.stdout.splitlines() if line.startswith('{"metrics"')]
+    return made.stdout
 
 
 def compared(ours: Sequence[Mapping[str, float]], others: Sequence[Mapping[str, float]]) -> list[tuple[str, ...]]:

@@ -32,6 +32,14 @@ class CachedText(torch.nn.Module):
         return text[:, :1, :]
 
 
+def with_cached_text() -> None:
+    """Put `CachedText` in the place of both models' text encoder."""
+    import MMSA.models  # noqa: F401
+
+    for name in ("MMSA.models.multiTask.SELF_MM", "MMSA.models.singleTask.MMIM"):
+        sys.modules[name].BertTextEncoder = CachedText
+
+
 def as_pickle(file: Path, folder: Path) -> Path:
     """MMSA's own layout: BERT's three rows (here the vector and two of zeros), one step of audio and vision."""
     data = np.load(file)
@@ -65,8 +73,7 @@ def main() -> None:
     from MMSA.trains import ATIO
     from MMSA.utils import setup_seed
 
-    for name in ("MMSA.models.multiTask.SELF_MM", "MMSA.models.singleTask.MMIM"):
-        sys.modules[name].BertTextEncoder = CachedText
+    with_cached_text()
     with tempfile.TemporaryDirectory() as folder:
         path = as_pickle(Path(file), Path(folder))
         for seed in map(int, seeds):
