@@ -77,12 +77,12 @@ def compact_command(
 ) -> None:
     """Rewrite stores of many small or half-used segments into few full ones; contents and run names stay."""
     from ..dataset.compact import compact
-    from ..dataset.selection import select
+    from ..dataset.selection import open_selected, select
 
     told: list[dict[str, Any]] = []
-    for store in select(features, target).stores:
-        made = compact(store, version, format, codec)
-        told.append({"path": store.url, "version": made.number if made else None, **(made.written if made else {})})
+    for opened in open_selected(select(features, target), version):
+        made = compact(opened.store.storage, opened.version.number, format, codec)
+        told.append({"path": opened.url, "version": made.number if made else None, **(made.written if made else {})})
     if as_json:
         print_json(told)
         return
@@ -105,11 +105,13 @@ def export(
     features: Features = ROOT,
     as_json: AsJson = False,
 ) -> None:
-    """Write features for other tools. A dataset's stores go to one folder, each under its own name."""
+    """Write features for other tools; hdf5 and zarr are one dense array (N, S, D) with ids and masks.
+
+    A dataset's stores go to one folder, each under its own name.
+    """
     from ..dataset import open_dataset
     from ..dataset.export import export_mmsa, export_store
-    from ..dataset.selection import select
-    from ..store import open_features
+    from ..dataset.selection import open_selected, select
 
     selection = select(features, target)
     if kind == "mmsa":
@@ -118,10 +120,9 @@ def export(
         written = [export_mmsa(open_dataset(features, storage.name, version), to) for storage in selection.datasets]
     else:
         suffix = {"safetensors": ".safetensors", "hdf5": ".h5", "zarr": ".zarr"}.get(kind, "")
-        places = [to / f"{store.name}{suffix}" if selection.datasets else to for store in selection.stores]
         written = [
-            export_store(open_features(store, version), place, kind, codec)
-            for store, place in zip(selection.stores, places, strict=True)
+            export_store(opened, to / f"{opened.store.storage.name}{suffix}" if selection.datasets else to, kind, codec)
+            for opened in open_selected(selection, version)
         ]
     said({"written": [str(path) for path in written]}, f"Wrote {', '.join(map(str, written))}", as_json)
 

@@ -65,11 +65,10 @@ def _ls_row(storage: "Storage") -> dict[str, Any]:
 
 def info(target: Target = None, version: AtVersion = None, features: Features = ROOT, as_json: AsJson = False) -> None:
     """Print what a store holds (its identity) and what a version of it lists."""
-    from ..dataset.selection import select
-    from ..store import open_features
+    from ..dataset.selection import open_selected, select
     from ..store.identity import flatten
 
-    described = [_described(open_features(store, version)) for store in select(features, target).stores]
+    described = [_described(opened) for opened in open_selected(select(features, target), version)]
     if as_json:
         print_json(described)
         return

@@ -1,4 +1,4 @@
-"""Features for other tools: safetensors, npy, one Zarr or HDF5 array, and the pickle layout of MMSA.
+"""Features for other tools: packed safetensors and npy, one dense Zarr or HDF5 array, the pickle layout of MMSA.
 
 Every export reads the store once, in the order of its samples, writes under a temporary name and renames. Numbers are
 those a reader of the store sees: int8 leaves as float16.
@@ -17,9 +17,9 @@ import numpy as np
 import zarr
 
 from ..errors import NotFound, UserError
-from ..segment import Codec, Items
+from ..segment import Codec
 from ..segment.encoding import Array
-from ..segment.zarr import CHUNK_TOKENS, compressor
+from ..segment.zarr import compressor
 from ..storage.local import explain
 from ..storage.sealed_json import spelled
 from ..store import Features
@@ -27,7 +27,9 @@ from .dataset import CachedDataset
 from .samples import ids_of
 
 Kind = Literal["safetensors", "npy", "hdf5", "zarr", "mmsa"]
-ROWS = 1 << 14  # tokens at a time, and in a shard
+ROWS = 1 << 14  # packed tokens at a time
+CHUNK_BYTES = 1 << 20  # of a dense array, about: what a plain reader loads for one sample
+CHUNKS = 16  # a shard, and at a time
 MMSA_SPLITS = {"train": "train", "val": "valid", "test": "test"}
 
 
@@ -36,13 +38,16 @@ def export_store(features: Features, target: Path, kind: Kind, codec: Codec = "n
 
     safetensors: one file with `tokens` (T, D), `offsets` (N+1,) and the ids and identity as metadata.
     npy: a folder with tokens.npy, offsets.npy and store.json (ids, identity).
-    hdf5, zarr: one array of all samples, `tokens` (T, D), with `lengths` (N,) and `items` (ids, sources and errors, a
-    Parquet file) beside it.
-    Numbers are those a reader sees: int8 leaves as float16, and its identity says so.
+    hdf5, zarr: one dense array of all samples, `tokens` (N, S, D), zeros after each one's tokens, with `mask` (N, S),
+    `lengths`, `ids`, `status` and `errors` (N,) beside it; a failed or missing sample is a mask without a True.
+    Numbers are those a reader sees: int8 leaves as float16, and its identity says so. Raises UserError where `target`
+    exists, or a dense array does not fit on its disk.
     """
     if kind not in get_args(Kind) or kind == "mmsa":
         raise UserError(f"one store is exported as safetensors, npy, hdf5 or zarr, not as {kind!r}")
     _refuse_existing(target)
+    if kind in ("hdf5", "zarr") and codec == "none":
+        _refuse_too_large(features, target)
     writers: dict[str, Callable[[Path], None]] = {
         "hdf5": lambda temporary: _hdf5(features, temporary),
         "npy": lambda temporary: _npy(features, temporary),
@@ -81,39 +86,82 @@ def export_mmsa(dataset: CachedDataset, target: Path, wanted: dict[str, str] | N
 def _hdf5(features: Features, target: Path) -> None:
     """One HDF5 file; tokens are one contiguous dataset."""
     with h5py.File(target, "w") as file:
-        tokens = file.create_dataset("tokens", (features.version.tokens, features.dim), features.dtype)
-        for start, block in _blocks(features, ROWS):
+        tokens = file.create_dataset("tokens", _dense_shape(features), features.dtype)
+        for start, block in _dense_blocks(features, _samples_a_chunk(features) * CHUNKS):
             tokens[start : start + len(block)] = block
-        for name, values in _beside(features).items():
-            file[name] = values
+        for name, numbers in _numbers(features).items():
+            file[name] = numbers
+        for name, texts in _texts(features).items():
+            file.create_dataset(name, data=texts, dtype=h5py.string_dtype())
         file.attrs["identity"] = json.dumps(_identity(features))
 
 
 def _zarr(features: Features, target: Path, codec: Codec) -> None:
-    """One Zarr v3 group; tokens are one array in shards of ROWS tokens."""
+    """One Zarr v3 group; tokens are one array in shards of whole samples."""
     root = zarr.open_group(target, mode="w", zarr_format=3, attributes={"identity": _identity(features)})
+    samples, *sample = _dense_shape(features)
+    chunk = _samples_a_chunk(features)
     tokens = root.create_array(
         "tokens",
-        shape=(features.version.tokens, features.dim),
-        chunks=(CHUNK_TOKENS, features.dim),
-        shards=(ROWS, features.dim),
+        shape=(samples, *sample),
+        chunks=(chunk, *sample),
+        shards=(chunk * CHUNKS, *sample),
         dtype=features.dtype,
         compressors=compressor(codec, features.dtype.itemsize),
-        dimension_names=("token", "feature"),
-        config={"write_empty_chunks": True},
+        dimension_names=("sample", "token", "feature"),
     )
-    for start, block in _blocks(features, ROWS):
+    for start, block in _dense_blocks(features, chunk * CHUNKS):
         tokens[start : start + len(block)] = block
-    for name, values in _beside(features).items():
-        root.create_array(name, data=values)
+    for name, numbers in _numbers(features).items():
+        root.create_array(name, data=numbers)
+    for name, texts in _texts(features).items():
+        root.create_array(name, data=np.array(texts, np.dtypes.StringDType()))
 
 
-def _beside(features: Features) -> dict[str, Array]:
-    """What lies beside the tokens: (N,) lengths, and `items`, (m,) uint8: a Parquet file of ids, sources, errors."""
+def _numbers(features: Features) -> dict[str, Array]:
+    """What lies beside dense tokens: lengths (N,), mask (N, S)."""
+    lengths = features.lengths
+    return {"lengths": lengths, "mask": np.arange(_dense_shape(features)[1]) < lengths[:, None]}
+
+
+def _texts(features: Features) -> dict[str, list[str]]:
+    """What lies beside dense tokens as text: ids, status ("ok", "failed", "missing") and errors, (N,) each."""
     errors = features.errors()
-    sources = [source.tobytes().hex() if source.any() else "" for source in features.index.source]
-    items = Items(ids_of(features), sources, [errors.get(row, "") for row in range(len(features))])
-    return {"lengths": features.lengths, "items": np.frombuffer(items.to_bytes(), np.uint8)}
+    reasons = [errors.get(row, "") for row in range(len(features))]
+    return {"ids": ids_of(features), "status": features.status.tolist(), "errors": reasons}
+
+
+def _dense_shape(features: Features) -> tuple[int, int, int]:
+    """(N, S, D): every sample has the room of the longest."""
+    return len(features), max(1, int(features.lengths.max(initial=0))), features.dim
+
+
+def _samples_a_chunk(features: Features) -> int:
+    _, longest, dim = _dense_shape(features)
+    return max(1, CHUNK_BYTES // (longest * dim * features.dtype.itemsize))
+
+
+def _dense_blocks(features: Features, samples: int) -> Iterator[tuple[int, Array]]:
+    """(first sample, tokens (<= samples, S, D)) of all samples in their order, zeros after each one's tokens."""
+    count, longest, dim = _dense_shape(features)
+    for start in range(0, count, samples):
+        tokens, _ = features.padded(np.arange(start, min(start + samples, count)), unavailable="empty")
+        block = np.zeros((len(tokens), longest, dim), features.dtype)
+        block[:, : tokens.shape[1]] = tokens
+        yield start, block
+
+
+def _refuse_too_large(features: Features, target: Path) -> None:
+    """Raises UserError where the dense array cannot fit on the disk it would go to."""
+    size = int(np.prod(_dense_shape(features), dtype=np.int64)) * features.dtype.itemsize
+    free = shutil.disk_usage(next(folder for folder in target.absolute().parents if folder.exists())).free
+    if size > free:
+        mean = features.version.tokens / max(1, int(features.available.sum()))
+        raise UserError(
+            f"{target} would take {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free: in one dense array every "
+            f"sample has the room of the longest, {_dense_shape(features)[1]:,} tokens where the mean is {mean:,.1f}. "
+            "--as npy and --as safetensors keep samples packed; --as zarr --codec zstd makes little of the padding."
+        )
 
 
 def _blocks(features: Features, rows: int) -> Iterator[tuple[int, Array]]:

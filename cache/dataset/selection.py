@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from ..errors import NotFound
 from ..nearest import nearest
 from ..storage import Storage, storage_at
+from ..store import Features, open_features
 from ..store.store import STORE
 from ..store.version import VERSIONS
-from .dataset import Place, refuse_earlier, store_folders
+from .dataset import Place, open_dataset, refuse_earlier, store_folders
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,18 @@ def select(root: Place, target: str | None = None) -> Selection:
         f"{target!r} is neither a dataset under {storage.url}/ nor the place of a store{nearest(target, known)}. "
         + (f"Datasets: {', '.join(known)}." if known else f"{storage.url}/ holds no dataset.")
     )
+
+
+def open_selected(selection: Selection, version: int | str | None = None) -> list[Features]:
+    """The features meant: a dataset's at one of the dataset's versions, a single store at one of its own."""
+    if not selection.datasets:
+        return [open_features(store, version) for store in selection.stores]
+    opened = (open_dataset(storage.parent, storage.name, version) for storage in selection.datasets)
+    return [
+        open_features(store.storage, dataset.version.stores[folder])
+        for dataset in opened
+        for folder, store in dataset.stores.items()
+    ]
 
 
 def dataset_names(root: Storage) -> list[str]:

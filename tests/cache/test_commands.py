@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import zarr
-from pgm.cache import Identity, Items, list_datasets, open_dataset, open_features
+from pgm.cache import Identity, list_datasets, open_dataset, open_features
 from pgm.cache.commands import cache_app
 from pgm.cache.errors import IdentityMismatch, NotFound, UserError
 from typer.testing import CliRunner, Result
@@ -244,17 +246,46 @@ def test_export_one_dense_array_of_a_store(root: Path, tmp_path: Path, kind: str
         [place] = [path for path in written if identity.folder in path]
         old = open_features(root / "toy" / identity.folder)
         plain: Any = zarr.open_group(place, mode="r") if kind == "zarr" else h5py.File(place, "r")
-        tokens, lengths = old.gather(range(8), unavailable="empty")
-        assert plain["tokens"][:].tobytes() == tokens.tobytes()
-        assert plain["lengths"][:].tolist() == lengths.tolist()
+        tokens, mask = old.padded(range(8), unavailable="empty")
+        assert plain["tokens"].dtype == np.float16
+        assert np.array_equal(plain["tokens"][:], tokens)
+        assert np.array_equal(plain["mask"][:], mask)
+        assert plain["lengths"][:].tolist() == old.lengths.tolist()
         told = plain.attrs["identity"] if kind == "zarr" else json.loads(plain.attrs["identity"])
         assert told["fields"]["stored_dtype"] == "float16"
         assert ("exported_from" in told["fields"]) == (identity is AUDIO)
-        items = Items.from_bytes(plain["items"][:].tobytes())
-        assert items.ids == [f"clip/{row}" for row in range(8)]
-        assert {row: why for row, why in enumerate(items.errors) if why} == old.errors()
+        texts = {name: plain[name] if kind == "zarr" else plain[name].asstr() for name in ("ids", "status", "errors")}
+        assert texts["ids"][:].tolist() == [f"clip/{row}" for row in range(8)]
+        assert texts["status"][:].tolist() == old.status.tolist()
+        assert {row: why for row, why in enumerate(texts["errors"][:]) if why} == old.errors()
+        assert mask.shape == (8, 9)
+        assert len(old.version.segments) > 1
+        assert identity is TEXT or {"failed", "missing"} <= {*old.status}
         if kind == "hdf5":
             plain.close()
+
+
+def test_a_dataset_s_version_is_not_taken_for_its_stores(root: Path, tmp_path: Path) -> None:
+    grown = make_store(root / "toy", [*LENGTHS, 2], identity=TEXT)
+    published(grown)
+    published(make_store(root / "toy", [*LENGTHS, 3], identity=TEXT, seed=1))
+    dataset = open_dataset(root, "toy", 2)
+    assert dataset.version.stores == {TEXT.folder: 2}
+    [told] = printed(root, "info", "toy", "--version", "2")
+    assert (told["version"], told["samples"]) == (2, 9)
+    assert {one["version"] for one in printed(root, "info", "toy", "--version", "1")} == {1}
+    [written] = printed(root, "export", "toy", "--version", "2", "--as", "npy", "--to", tmp_path / "x")["written"]
+    assert np.array_equal(np.load(f"{written}/tokens.npy"), np.concatenate(grown.oracle))
+
+
+def test_a_dense_array_that_does_not_fit_is_refused_before_it_is_written(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    error = invoke(root, "export", root / "toy" / TEXT.folder, "--as", "hdf5", "--to", tmp_path / "x.h5").exception
+    assert isinstance(error, UserError)
+    assert "room of the longest, 9 tokens where the mean is 5.1. --as npy" in str(error)
+    assert not list(tmp_path.glob("*x.h5*"))
 
 
 def test_export_mmsa_is_the_layout_old_tools_read(root: Path, tmp_path: Path) -> None:
