@@ -40,8 +40,13 @@ def earlier(tmp_path: Path) -> Path:
     ],
 )
 def test_every_command_refuses_it_and_leaves_it_as_it_is(
-    command: str, earlier: Path, tmp_path: Path, tree: Callable[[Path], dict[str, bytes]]
+    command: str,
+    earlier: Path,
+    tmp_path: Path,
+    tree: Callable[[Path], dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # the digits' pictures are unpacked below the working folder
     before = tree(earlier)
     [store] = (earlier / "digits").glob("text--*")
     words = command.format(digest=store.name[-8:]).split()
