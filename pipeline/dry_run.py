@@ -13,12 +13,14 @@ from ..cache.segment import SEGMENTS
 from ..cache.storage import Storage
 from ..cache.store import Store
 from .collection import Collection
+from .encode import encode_batch
 from .encoders import EncoderSpec, FrozenEncoder, build_encoder, fetch_encoders
-from .engine.batches import Item, encode_equal, equal_lengths
+from .engine.batches import Item, Waiting, filled
+from .engine.job import encoder_identity
 from .engine.options import StoreOptions
 from .engine.plan import PROBED, Estimate, decoded_few, estimate, free_bytes, sample_bytes
 from .engine.segments import segment_items
-from .engine.worker import encoder_identity, one_thread
+from .engine.worker import one_thread
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,15 @@ def probe(collection: Collection, encoder: FrozenEncoder, options: StoreOptions)
         decoding = time.perf_counter() - began
         if not decoded:
             return None
-        lengths = encoder.lengths(decoded)
-        items = [Item(place, "", *both) for place, both in enumerate(zip(decoded, lengths, strict=True))]
-        # Once to warm up: the first call pays for allocation and, on a GPU, for loading kernels.
-        list(encode_equal(items[:1], encoder, options.stored))
         began = time.perf_counter()
-        for batch in equal_lengths(items, encoder):
-            list(encode_equal(batch, encoder, options.stored))
+        prepared = encoder.prepare(decoded)
+        lengths = encoder.lengths(prepared)
+        items = [Item(None, place, "", *both) for place, both in enumerate(zip(prepared, lengths, strict=True))]
+        decoding += time.perf_counter() - began
+        # Once to warm up: the first call pays for allocation and, on a GPU, for loading kernels.
+        encode_batch(encoder, filled(items[:1], encoder), options.stored)
+        began = time.perf_counter()
+        waiting = Waiting(encoder)
+        for batch in [*waiting.add(items), *waiting.of(None)]:
+            encode_batch(encoder, filled(batch, encoder), options.stored)
         return (decoding + time.perf_counter() - began) / len(items)

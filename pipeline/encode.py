@@ -26,8 +26,8 @@ from ..cache.segment import Stored
 from ..cache.segment.encoding import FLOAT16_MAX, unfit_rows
 from .decode import DecodeError, readable
 from .encoders import FrozenEncoder
-from .encoders.base import Batch
-from .media import FileMedia
+from .encoders.copying import Encoded
+from .media import LoadedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +43,28 @@ Decoded = Any
 Tokens = np.ndarray | Failure
 
 
-def encode_batch(
-    encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]], stored: Stored, batch: Batch | None = None
-) -> list[Tokens]:
+def encode_batch(encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]], stored: Stored) -> list[Tokens]:
     """(S, D) float32 tokens of each (name, decoded item), or its Failure; Failures among the items stay.
 
-    batch: the items collated already, each Failure replaced as `with_stand_ins` does.
     Raises RunFailed where every item fails and an ordinary one does too.
     """
     filled = with_stand_ins(items)
-    if not filled:
-        return [item for _, item in items]
-    encoded = _encode_or_halve(encoder, filled, batch)
+    return finish_batch(encoder, items, start_batch(encoder, filled), stored) if filled else [i for _, i in items]
+
+
+def start_batch(encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]]) -> Encoded | Failure:
+    """The batch under way, or why it could not be started."""
+    try:
+        return encoder.start(encoder.collate([item for _, item in items]))
+    except Exception as error:
+        return failure_of(items[0][0], error)
+
+
+def finish_batch(
+    encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]], started: Encoded | Failure, stored: Stored
+) -> list[Tokens]:
+    """What `encode_batch` returns, of items (Failures replaced by stand-ins) that were started as one batch."""
+    encoded = _finish_or_halve(encoder, with_stand_ins(items), started)
     outcomes = [item if isinstance(item, Failure) else out for (_, item), out in zip(items, encoded, strict=True)]
     new = [out for (_, item), out in zip(items, outcomes, strict=True) if isinstance(out, Failure) and out is not item]
     if new and len(new) == sum(not isinstance(item, Failure) for _, item in items):
@@ -65,7 +75,7 @@ def encode_batch(
             (name, out if isinstance(out, Failure) else item) for (name, item), out in zip(items, outcomes, strict=True)
         ]
         return encode_batch(encoder, known, stored)
-    return [_storable(encoder, name, out, stored) for (name, _), out in zip(items, outcomes, strict=True)]
+    return _storable(encoder, [name for name, _ in items], outcomes, stored)
 
 
 def with_stand_ins(items: Sequence[tuple[str, Decoded]]) -> list[tuple[str, Decoded]]:
@@ -75,24 +85,27 @@ def with_stand_ins(items: Sequence[tuple[str, Decoded]]) -> list[tuple[str, Deco
     return [good if isinstance(item[1], Failure) else item for item in items] if good else []
 
 
-def _encode_or_halve(
-    encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]], batch: Batch | None = None
+def _finish_or_halve(
+    encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]], started: Encoded | Failure
 ) -> list[Tokens]:
-    try:
-        return list(encoder.encode(batch or _collate(encoder, items)))
-    except Exception as error:
-        failure = failure_of(items[0][0], error)
-    # Not in the clause above: until it is left, the error holds the failed batch's tensors.
+    failure = started if isinstance(started, Failure) else None
+    if isinstance(started, Encoded):
+        try:
+            return list(started.arrays())
+        except Exception as error:
+            failure = failure_of(items[0][0], error)
+    assert failure is not None
+    # Nothing holds the failed batch's tensors any more.
     if failure.memory and encoder.device.type == "cuda":
         torch.cuda.empty_cache()
     if len(items) == 1:
         return [failure]
     half = len(items) // 2
-    return _encode_or_halve(encoder, items[:half]) + _encode_or_halve(encoder, items[half:])
-
-
-def _collate(encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]]) -> Batch:
-    return encoder.collate([item for _, item in items])
+    return [
+        tokens
+        for part in (items[:half], items[half:])
+        for tokens in _finish_or_halve(encoder, part, start_batch(encoder, part))
+    ]
 
 
 def failure_of(name: str, error: Exception) -> Failure:
@@ -104,7 +117,16 @@ def failure_of(name: str, error: Exception) -> Failure:
     return Failure(f"{name}: {readable(error)}", memory)
 
 
-def _storable(encoder: FrozenEncoder, name: str, tokens: Tokens, stored: Stored) -> Tokens:
+def _storable(encoder: FrozenEncoder, names: Sequence[str], outcomes: Sequence[Tokens], stored: Stored) -> list[Tokens]:
+    """Each item's tokens, or why the store cannot hold them."""
+    some = [tokens for tokens in outcomes if not isinstance(tokens, Failure) and len(tokens)]
+    # All together first: looking at each costs as much as a small model.
+    if not some or not unfit_rows(np.concatenate(some), stored).size:
+        return list(outcomes)
+    return [_checked(encoder, name, tokens, stored) for name, tokens in zip(names, outcomes, strict=True)]
+
+
+def _checked(encoder: FrozenEncoder, name: str, tokens: Tokens, stored: Stored) -> Tokens:
     if isinstance(tokens, Failure) or not len(tokens) or not (unfit := unfit_rows(tokens, stored)).size:
         return tokens
     row = tokens[unfit[0]]
@@ -133,21 +155,11 @@ def _check_encoder(encoder: FrozenEncoder, failure: Failure) -> None:
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Ordinary(FileMedia):
-    """An item that every encoder of its modality must manage."""
-
-    data: bytes = b""
-
-    def read(self) -> bytes:
-        return self.data
-
-
-def _ordinary(medium: str | None) -> _Ordinary:
-    """A word, a grey picture or a second of a tone."""
+def _ordinary(medium: str | None) -> LoadedFile:
+    """An item that every encoder of its modality must manage: a word, a grey picture or a second of a tone."""
     buffer = BytesIO(b"word")
     if medium == "vision":
         Image.new("RGB", (64, 64), "gray").save(buffer, "PNG")
     if medium == "audio":
         soundfile.write(buffer, 0.1 * np.sin(np.arange(16_000) / 10), 16_000, format="WAV")
-    return _Ordinary("an ordinary item", data=buffer.getvalue())
+    return LoadedFile("an ordinary item", data=buffer.getvalue())

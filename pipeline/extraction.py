@@ -16,15 +16,16 @@ from ..cache.segment import SEGMENTS, Segment, read_segment
 from ..cache.storage import LocalStorage, Storage, absolute_url, storage_at
 from .collection import Collection
 from .datasets import adapters, load_dataset
-from .encoders import EncoderSpec, build_encoder, fetch_encoders, resolve_spec, specs_for
+from .encoders import EncoderSpec, fetch_encoders, resolve_spec, specs_for
 from .engine.commit import Commit
 from .engine.events import Finished, Listener, Note, Planned, SegmentWritten, ignore
 from .engine.execute import Executor, make_executor
 from .engine.held import Rows
+from .engine.job import Made, Task
 from .engine.options import StoreOptions
 from .engine.plan import Plan, free_bytes, make_plan
 from .engine.segments import next_attempt
-from .engine.worker import Made, Task
+from .engine.sources import spelled
 
 MAX_FAILURES = 0.01
 SHOWN = 5
@@ -126,9 +127,12 @@ def _extract_modality(collection: Collection, spec: EncoderSpec, run: _Run) -> F
     if spec.compute == "auto":
         spec = resolve_spec(spec, run.executor.device_kind(spec.device))
     options, media = run.options, collection.media[spec.modality]
+    encoder = run.executor.encoder(spec)
     plan = make_plan(
-        collection.ids, media, build_encoder(spec), run.dataset, options.store, options.retry_failed, collection.version
+        collection.ids, media, encoder, run.dataset, options.store, options.retry_failed, collection.version
     )
+    # Where workers encode, nobody holds it from here on.
+    del encoder
     commit = Commit(plan.store, plan.ids, plan.missing, plan.found, plan.name)
     _announce(plan, run.listen)
     _check_failures(plan, commit, options)
@@ -162,7 +166,8 @@ def _segments(plan: Plan, run: _Run) -> Iterator[tuple[SegmentWritten, Rows, Seg
     there: set[int] = set()
     samples = 0
     for rows, task in plan.tasks() if written else ():
-        attempts[task.number], name = next_attempt(plan.store, task.ids, task.sources, written, plan.retry)
+        digests = spelled(plan.sources[rows])
+        attempts[task.number], name = next_attempt(plan.store, task.ids, digests, written, plan.retry)
         if name is not None:
             segment = read_segment(plan.store.storage, name)
             yield written_event(plan.modality, segment, 0.0, there=True), rows, segment
@@ -178,7 +183,7 @@ def _segments(plan: Plan, run: _Run) -> Iterator[tuple[SegmentWritten, Rows, Seg
                 rows_of[task.number] = rows
                 yield replace(task, attempt=attempts.get(task.number, 0))
 
-    for made in run.executor.run(plan.job, to_make(), plan.encoder, run.listen):
+    for made in run.executor.run(plan.job, to_make(), run.listen):
         _check_arrived(plan, made)
         event = written_event(plan.modality, made.segment, made.seconds, there=False)
         yield event, rows_of.pop(made.number), made.segment
@@ -249,7 +254,7 @@ def _announce(plan: Plan, listen: Listener) -> None:
         Planned(
             modality=plan.modality,
             encoder=plan.identity.encoder,
-            random_weights=plan.encoder.random_weights,
+            random_weights=plan.random_weights,
             samples=len(plan.media),
             held=len(plan.media) - len(plan.missing) - pending,
             pending=pending,

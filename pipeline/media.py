@@ -39,16 +39,25 @@ class FileMedia:
         with _opened(self.path) as file:
             return file.read()
 
-    def digest(self) -> str:
-        """128-bit content hash, read in blocks so that a long video needs no memory of its size."""
-        hasher = xxhash.xxh3_128()
+    def blocks(self) -> Iterator[bytes]:
+        """The same bytes in pieces, so that a long video needs no memory of its size."""
         with _opened(self.path) as file:
             while block := file.read(1 << 20):
-                hasher.update(block)
+                yield block
+
+    def digest(self) -> str:
+        """128-bit content hash."""
+        hasher = xxhash.xxh3_128()
+        for block in self.blocks():
+            hasher.update(block)
         if self.seconds is not None:
             # What is used of the file is part of the source: another limit means other features.
             hasher.update(f"first {self.seconds:g} s".encode())
         return hasher.hexdigest()
+
+    def loaded(self) -> LoadedFile:
+        """The file with its bytes, read once for whatever is asked of it. Raises OSError as `read` does."""
+        return LoadedFile(self.path, self.seconds, self.read())
 
     @property
     def name(self) -> str:
@@ -57,6 +66,22 @@ class FileMedia:
 
     def __str__(self) -> str:
         return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedFile(FileMedia):
+    """A media file whose bytes are in memory, or that never was on a disk."""
+
+    data: bytes = b""
+
+    def read(self) -> bytes:
+        return self.data
+
+    def blocks(self) -> Iterator[bytes]:
+        yield self.data
+
+    def loaded(self) -> LoadedFile:
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +95,9 @@ class TextMedia:
 
     def digest(self) -> str:
         return xxhash.xxh3_128_hexdigest(self.read())
+
+    def loaded(self) -> TextMedia:
+        return self
 
     @property
     def name(self) -> str:
@@ -97,6 +125,9 @@ class ArrayMedia:
 
     def digest(self) -> str:
         return xxhash.xxh3_128_hexdigest(self.read())
+
+    def loaded(self) -> ArrayMedia:
+        return self
 
     @property
     def name(self) -> str:

@@ -62,8 +62,9 @@ class SpectrogramEncoder(FrozenEncoder):
     def collate(self, items: Sequence[Any]) -> Batch:
         return {self.input_name: torch.from_numpy(np.stack(items))}
 
-    def lengths(self, items: Sequence[Any]) -> list[int]:
-        return [self._canvas[0]] * len(items)
+    @property
+    def same_length(self) -> int | None:
+        return self._canvas[0]
 
     @cached_property
     def _canvas(self) -> tuple[int, int]:

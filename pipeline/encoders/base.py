@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ...cache.errors import UserError
 from ..decode import DECODE_VERSION
 from ..media import Media
+from .copying import Encoded, received, sent
 from .identity import digest_weights, settings
 from .spec import EncoderSpec, parse_pooling, resolve_spec
 
@@ -31,7 +32,8 @@ COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 class FrozenEncoder(ABC):
     """One frozen model and its processor.
 
-    `decode` and `collate` run in threads ahead of the model and touch no device; `encode` is the forward pass.
+    `decode`, `prepare` and `lengths` run ahead of the model, in threads or other processes, and touch no device;
+    `encode` is the forward pass, and `start` the same without waiting for it.
     """
 
     # Raise it where the same media and weights would give other numbers: it is part of every store's name.
@@ -70,13 +72,25 @@ class FrozenEncoder(ABC):
     def decode(self, media: Media) -> Any:
         """One item as `collate` takes it. Raises DecodeError or OSError with the reason."""
 
-    @abstractmethod
-    def collate(self, items: Sequence[Any]) -> Batch:
-        """A padded batch of decoded items on the CPU, with its attention mask where the model takes one."""
+    def prepare(self, items: Sequence[Any]) -> list[Any]:
+        """Decoded items as they wait for their batch: what is cheaper done for many at once than for each."""
+        return list(items)
 
     @abstractmethod
+    def collate(self, items: Sequence[Any]) -> Batch:
+        """A padded batch of decoded items, prepared or not, on the CPU, with its attention mask where the model
+        takes one."""
+
+    @property
+    def same_length(self) -> int | None:
+        """Tokens every item has before pooling; None where they differ."""
+        return None
+
     def lengths(self, items: Sequence[Any]) -> list[int]:
         """Tokens each decoded item will have before pooling: items of one length share a batch."""
+        if self.same_length is None:
+            raise NotImplementedError(f"{type(self).__name__} says neither same_length nor lengths")
+        return [self.same_length] * len(items)
 
     @abstractmethod
     def processing(self) -> Mapping[str, Any]:
@@ -105,17 +119,20 @@ class FrozenEncoder(ABC):
             return min(tokens, 1)
         return min(tokens, self.pooled_tokens) if self.pooled_tokens else tokens
 
-    @torch.inference_mode()
     def encode(self, batch: Batch) -> list[np.ndarray]:
         """The batch's features: one (S, D) float32 array an item, valid tokens only, pooled."""
-        return [tokens.cpu().numpy() for tokens in self.features(batch)]
+        return self.start(batch).arrays()
 
     @torch.inference_mode()
-    def features(self, batch: Batch) -> list[Tensor]:
-        """The same on the encoder's device, where a caller wants to move them in its own time."""
+    def start(self, batch: Batch) -> Encoded:
+        """The same, under way: on a GPU the work is queued, and nothing has waited for it when this returns."""
         lengths = self.token_lengths(batch)
-        hidden = self.hidden(self.to_device(batch)).float()
-        return [self.pool(row if n < 0 else row[:n]) for row, n in zip(hidden, lengths, strict=True)]
+        hidden = self.hidden(self.to_device(batch))
+        count = hidden.shape[1]
+        if self.pooling == "none" and all(n in (-1, count) for n in lengths):
+            return sent(hidden.flatten(0, 1), [count] * len(lengths))
+        rows = [self.pool(row if n < 0 else row[:n]) for row, n in zip(hidden.float(), lengths, strict=True)]
+        return sent(torch.cat(rows), [len(row) for row in rows])
 
     def hidden(self, batch: Batch) -> Tensor:
         """(B, S, D) hidden states of the asked-for layer."""
@@ -142,8 +159,10 @@ class FrozenEncoder(ABC):
 
     def to_device(self, batch: Batch) -> Batch:
         """A collated batch as the model takes it; token ids and masks keep their integer type."""
+        if self.device.type == "cuda":
+            batch = received(batch, self.device)
         return {
-            key: tensor.to(self.device, self.compute if tensor.is_floating_point() else tensor.dtype, non_blocking=True)
+            key: tensor.to(self.device, self.compute if tensor.is_floating_point() else tensor.dtype)
             for key, tensor in batch.items()
         }
 

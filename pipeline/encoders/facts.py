@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from ...cache.errors import NotFound, UserError
-from ..media import FileMedia, Media, TextMedia
+from ..media import LoadedFile, Media, TextMedia
 from .base import FrozenEncoder
 from .build import build_encoder
 from .builders import builder_of, builders
@@ -141,14 +141,6 @@ def tokens_of(encoder: FrozenEncoder) -> int:
     return encoder.pooled_length(length)
 
 
-@dataclass(frozen=True, slots=True)
-class _MadeUp(FileMedia):
-    data: bytes = b""
-
-    def read(self) -> bytes:
-        return self.data
-
-
 def made_up(encoder: FrozenEncoder) -> Media:
     """An item of the size that is usual for the encoder's medium."""
     rng, buffer = np.random.default_rng(0), io.BytesIO()
@@ -164,7 +156,7 @@ def made_up(encoder: FrozenEncoder) -> Media:
             np.save(buffer, rng.normal(size=(3_000, encoder.patch.channels)))
         case medium:
             raise UserError(f"{encoder.name}: no item can be made up to measure {medium or 'this encoder'} with.")
-    return _MadeUp("made up", data=buffer.getvalue())
+    return LoadedFile("made up", data=buffer.getvalue())
 
 
 def rate(spec: EncoderSpec) -> Rate:

@@ -70,18 +70,22 @@ class TextEncoder(FrozenEncoder):
     def decode(self, media: Media) -> str:
         return decode_text(media.read())[:LONGEST_TEXT]
 
+    def prepare(self, items: Sequence[Any]) -> list[list[int]]:
+        """Token ids of each text, in one call: fast tokenizers cost more to enter than to run."""
+        return self._tokenize(list(items)) if items else []
+
     def lengths(self, items: Sequence[Any]) -> list[int]:
-        # One call for all texts: fast tokenizers cost more to enter than to run.
-        return [len(ids) for ids in self._tokenize(list(items))] if items else []
+        return [len(ids) for ids in self._ids(items)]
 
     def collate(self, items: Sequence[Any]) -> Batch:
-        texts = self._tokenize(list(items))
-        ids = torch.full((len(texts), max(map(len, texts))), self.padding)
-        mask = torch.zeros_like(ids)
-        for row, text in enumerate(texts):
-            ids[row, : len(text)] = torch.tensor(text)
-            mask[row, : len(text)] = 1
+        texts = self._ids(items)
+        longest = max(map(len, texts))
+        ids = torch.tensor([text + [self.padding] * (longest - len(text)) for text in texts])
+        mask = (torch.arange(longest) < torch.tensor([[len(text)] for text in texts])).long()
         return {"input_ids": ids, "attention_mask": mask}
+
+    def _ids(self, items: Sequence[Any]) -> list[list[int]]:
+        return self.prepare(items) if any(isinstance(item, str) for item in items) else list(items)
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         texts = [self.prompt + text for text in texts] if self.prompt else texts

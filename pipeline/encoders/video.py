@@ -67,8 +67,9 @@ class VideoEncoder(FrozenEncoder):
         told: dict[str, Any] = {"skip_predictor": True} if hasattr(self.model, "predictor") else {}
         return super().hidden({**batch, **told})
 
-    def lengths(self, items: Sequence[Any]) -> list[int]:
-        return [self._grid[0]] * len(items)
+    @property
+    def same_length(self) -> int | None:
+        return self._grid[0]
 
     @cached_property
     def _grid(self) -> tuple[int, int]:

@@ -80,8 +80,9 @@ class VisionEncoder(FrozenEncoder):
     def token_lengths(self, batch: Batch) -> list[int]:
         return [-1] * (len(batch["pixel_values"]) // self.frames)
 
-    def lengths(self, items: Sequence[Any]) -> list[int]:
-        return [self._grid[0]] * len(items)
+    @property
+    def same_length(self) -> int | None:
+        return self._grid[0]
 
     @cached_property
     def _grid(self) -> tuple[int, int]:
@@ -136,6 +137,3 @@ class NaFlexEncoder(VisionEncoder):
 
     def token_lengths(self, batch: Batch) -> list[int]:
         return [int(n) for n in batch["pixel_attention_mask"].sum(1)]
-
-    def raw_length(self, media: Media) -> int:
-        return int(self.decode(media)["pixel_attention_mask"].sum())

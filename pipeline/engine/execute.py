@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from ...cache.errors import UserError
-from ..encoders import FrozenEncoder
+from ..encoders import EncoderSpec, FrozenEncoder, build_encoder
 from ..encoders.base import resolve_device
 from ..encoders.spec import Device
 from .events import Listener
-from .worker import Job, Made, Task, make_segment
+from .job import Job, Made, Task
+from .worker import Pipeline
 
 
 class Executor(Protocol):
     """Runs a job's tasks in any order, yielding each result as it comes."""
 
-    def run(self, job: Job, tasks: Iterable[Task], encoder: FrozenEncoder, listen: Listener) -> Iterator[Made]:
-        """Make the segments; tasks are taken as workers become free. `encoder` is the one the plan was made with, for
-        executors that run in this process."""
+    def encoder(self, spec: EncoderSpec) -> FrozenEncoder:
+        """An encoder to plan with: what it is called, how wide and how long its tokens are."""
+
+    def run(self, job: Job, tasks: Iterator[Task], listen: Listener) -> Iterator[Made]:
+        """Make the segments; tasks are taken as workers become free."""
 
     def device_kind(self, device: Device) -> str:
         """ "cpu" or "cuda": what an encoder with `--device device` will run on. Raises UserError where that differs
@@ -29,19 +32,24 @@ class Executor(Protocol):
 
 
 class SerialExecutor:
-    """One segment after another in this process, with the encoder the plan was made with."""
+    """This process is the only worker, with the encoder the plan was made with."""
 
-    def run(self, job: Job, tasks: Iterable[Task], encoder: FrozenEncoder, listen: Listener) -> Iterator[Made]:
-        """Make the segments in order."""
-        for task in tasks:
-            yield make_segment(job, encoder, task)
+    def encoder(self, spec: EncoderSpec) -> FrozenEncoder:
+        """The encoder that will run."""
+        self._built = build_encoder(spec)
+        return self._built
+
+    def run(self, job: Job, tasks: Iterator[Task], listen: Listener) -> Iterator[Made]:
+        """Make the segments."""
+        yield from Pipeline(job, self._built, lambda wait: next(tasks, None)).run()
 
     def device_kind(self, device: Device) -> str:
         """What this process would use."""
         return resolve_device(device).type
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Let the encoder go."""
+        vars(self).pop("_built", None)
 
 
 def make_executor(

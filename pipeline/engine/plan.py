@@ -10,20 +10,20 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ...cache.storage import LocalStorage, Storage
 from ...cache.store import Identity, Store
-from ..encoders import FrozenEncoder
+from ..encoders import EncoderSpec, FrozenEncoder
+from ..encoders.base import SINGLE
 from ..media import Media
 from .held import Found, Rows, find_held
+from .job import Job, Task, encoder_identity
 from .options import StoreOptions
 from .segments import cut, segment_items
-from .sources import Digests, digest_sources, spelled
-from .worker import Job, Task, encoder_identity
+from .sources import Digests, digest_sources
 
 PROBED = 64
 
@@ -43,12 +43,14 @@ class Estimate:
 class Plan:
     """What will be encoded for one modality, and where it will lie.
 
-    ids, media, sources: of all N samples. found: what the store has. pending: rows to encode. name: of the version to
-    commit.
+    spec, random_weights: of the encoder, which workers build. ids, media: of all N samples; sources (N, 16): digests,
+    zeros where one is only known when it is read to be encoded. found: what the store has. pending: rows to encode.
+    estimate: of a sample, where any is to be encoded. name: of the version to commit.
     """
 
     store: Store
-    encoder: FrozenEncoder
+    spec: EncoderSpec
+    random_weights: bool
     options: StoreOptions
     ids: Sequence[str]
     media: Sequence[Media | None]
@@ -56,6 +58,7 @@ class Plan:
     missing: Rows
     found: Found
     pending: Rows
+    estimate: Estimate
     retry: bool
     name: str = ""
 
@@ -72,12 +75,7 @@ class Plan:
     @property
     def job(self) -> Job:
         """What workers are sent."""
-        return Job(self.store.storage, self.identity, self.encoder.spec, self.options)
-
-    @cached_property
-    def estimate(self) -> Estimate:
-        """From samples spread evenly over all that have the modality, decoded here."""
-        return estimate(self.media, self.encoder)
+        return Job(self.store.storage, self.identity, self.spec, self.options)
 
     @property
     def sample_bytes(self) -> float:
@@ -98,15 +96,8 @@ class Plan:
         """The rows and the task of every segment to be made, one after another."""
         for number, rows in enumerate(cut(self.pending, self.segment_items, self.media)):
             numbers = rows.tolist()
-            yield (
-                rows,
-                Task(
-                    number,
-                    tuple(self.ids[row] for row in numbers),
-                    tuple(spelled(self.sources[rows])),
-                    tuple(source for row in numbers if (source := self.media[row]) is not None),
-                ),
-            )
+            media = tuple(source for row in numbers if (source := self.media[row]) is not None)
+            yield rows, Task(number, tuple(self.ids[row] for row in numbers), media)
 
 
 def make_plan(
@@ -131,7 +122,10 @@ def make_plan(
     for held in found.encoded if retry_failed else (*found.encoded, *found.failed):
         left[held.rows] = False
     missing, pending = np.flatnonzero(~present), np.flatnonzero(left)
-    return Plan(store, encoder, options, ids, media, sources, missing, found, pending, retry_failed, name)
+    # Of all samples, so that a run that continues cuts its segments as the first did.
+    sample = lengths_to_come(media, encoder) if len(pending) else Estimate(1.0, 0, 0, 0)
+    about = (encoder.spec, encoder.random_weights, options)
+    return Plan(store, *about, ids, media, sources, missing, found, pending, sample, retry_failed, name)
 
 
 def sample_bytes(found: Estimate, dim: int, options: StoreOptions) -> float:
@@ -139,10 +133,19 @@ def sample_bytes(found: Estimate, dim: int, options: StoreOptions) -> float:
     return max(found.tokens, 1) * dim * np.dtype(options.stored).itemsize
 
 
+def lengths_to_come(media: Sequence[Media | None], encoder: FrozenEncoder) -> Estimate:
+    """From a few samples where their lengths differ, and without looking at any where they do not."""
+    known = encoder.same_length or (1 if encoder.pooling in SINGLE else None)
+    if known is None:
+        return estimate(media, encoder)
+    tokens = encoder.pooled_length(known)
+    return Estimate(tokens, tokens, 0, 0)
+
+
 def estimate(media: Sequence[Media | None], encoder: FrozenEncoder) -> Estimate:
     """Decode a few samples and count their tokens."""
     tried, decoded = decoded_few(media, encoder, PROBED)
-    lengths = [encoder.pooled_length(length) for length in encoder.lengths(decoded)]
+    lengths = [encoder.pooled_length(length) for length in encoder.lengths(encoder.prepare(decoded))]
     mean = float(np.mean(lengths)) if lengths else 1.0
     return Estimate(mean, max(lengths, default=0), tried, tried - len(lengths))
 

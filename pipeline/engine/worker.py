@@ -1,178 +1,257 @@
-"""One task: decode, batch, encode and write one segment. Runs in a worker process, or in the main one.
+"""A worker: one pipeline over all its tasks, read → decode → batch → encode → copy out → write.
 
-Decoding runs in threads ahead of the encoder. A segment's bytes depend on its samples alone, whoever makes it: on a CPU
-the encoder runs on one thread, and who shares a batch does not matter (see batches.py).
+Nothing drains between segments: while one is written and the next encoded, those after them are read and decoded, and
+a batch takes its items from any of them. What waits is bounded in bytes before the encoder and in segments behind it. A
+segment's bytes depend on its samples alone, whoever makes it: on a CPU the encoder runs on one thread, and who shares a
+batch does not matter (see batches.py).
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from ...cache.segment import Items, Segment, Stored, write_segment
-from ...cache.storage import Storage
-from ...cache.store import Identity
-from ..decode import DecodeError
-from ..encode import Failure, failure_of
-from ..encoders import EncoderSpec, FrozenEncoder, build_encoder, check_same_identity
-from ..media import Media
-from .batches import Item, encode_equal, equal_lengths, sizes_of
-from .options import StoreOptions
+from ...cache.segment import Items, Segment, write_segment
+from ...cache.segment.encoding import read_dtype
+from ..encode import Failure, Tokens, finish_batch, start_batch
+from ..encoders import FrozenEncoder
+from ..encoders.copying import Encoded
+from .batches import Item, Waiting, filled
+from .decoding import Decoding, Part
+from .job import Job, Made, Spent, Task
 
-# One beside a CPU encoder: a second one takes the interpreter and a core from it (measured: 5.0 s against 4.4 s on mel
-# frames). A GPU leaves the cores to decoding.
-DECODE_THREADS = {"cpu": 1, "cuda": 8}
-DECODED_TOGETHER = 8
-BYTES_AHEAD = 256 << 20
+BYTES_AHEAD = 128 << 20  # decoded parts that wait for their turn
+LINGER = 2  # younger segments under way when an older one's last items stop waiting for others of their length
+OPEN_SEGMENTS = LINGER + 2
+BATCHES_IN_FLIGHT = 3  # started and not yet out of the device
+WRITES_WAITING = 2  # whole segments
+A_MOMENT = 0.01  # seconds, then another task may have come
 
-
-@dataclass(frozen=True)
-class Job:
-    """Everything a worker needs for one modality, sent to it once; tasks then carry their own items only."""
-
-    store: Storage
-    identity: Identity
-    spec: EncoderSpec
-    options: StoreOptions
-
-    def build(self) -> FrozenEncoder:
-        """This process's encoder. Raises RunFailed where it is not the one the plan was made with."""
-        encoder = build_encoder(self.spec)
-        check_same_identity(encoder, encoder_fields(self.identity))
-        return encoder
+Result = TypeVar("Result")
+# The next task; where there is none at the moment None, or, where asked to wait, None when no more will come.
+TakeTask = Callable[[bool], Task | None]
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
-    """The samples of one segment: their ids, the digests of their sources (32 hex digits, "" where unreadable), and
-    the sources."""
+@dataclass(eq=False)
+class Making:
+    """A segment under way. left: items without an outcome; parts: parts not yet decoded."""
 
-    number: int
-    ids: Sequence[str]
-    sources: Sequence[str]
-    media: Sequence[Media]
-    attempt: int = 0
+    task: Task
+    parts: int
+    left: int = 0
+    began: float = field(default_factory=time.perf_counter)
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    def __post_init__(self) -> None:
+        self.left = len(self.task)
+        self.features: list[np.ndarray | None] = [None] * len(self.task)
+        self.digests = [""] * len(self.task)
+        self.errors = [""] * len(self.task)
 
+    def decoded(self, start: int, part: Part) -> list[Item]:
+        """The items of a part that begins at `start`."""
+        self.digests[start : start + len(part.digests)] = part.digests
+        names = self.task.media
+        return [
+            Item(self, start + place, names[start + place].name, item, length)
+            for place, item, length in zip(part.places, part.items, part.lengths, strict=True)
+        ]
 
-@dataclass(frozen=True, eq=False)
-class Made:
-    """A finished task: small, as it travels through the scheduler."""
-
-    number: int
-    segment: Segment
-    seconds: float
-
-
-def encoder_identity(encoder: FrozenEncoder, options: StoreOptions) -> Identity:
-    """What a store of this encoder's features is named by."""
-    fields = {**encoder.identity_fields(), STORED: options.stored}
-    return Identity(encoder.spec.modality, encoder.name, fields)
-
-
-STORED = "stored_dtype"
-
-
-def encoder_fields(identity: Identity) -> dict[str, object]:
-    """What of a store's identity is its encoder's."""
-    return {name: value for name, value in identity.fields.items() if name != STORED}
-
-
-def make_segment(job: Job, encoder: FrozenEncoder, task: Task) -> Made:
-    """Encode a task's samples and put their segment into the store."""
-    began = time.perf_counter()
-    features: list[np.ndarray] = [np.empty((0, encoder.dim), np.float32)] * len(task)
-    errors = [""] * len(task)
-    for place, made in encoded(encoder, task, job.options.stored):
-        if isinstance(made, Failure):
-            errors[place] = made.reason
+    def keep(self, place: int, outcome: Tokens, dtype: np.dtype[np.generic]) -> bool:
+        """Take an item's tokens (S, D) or its failure; True where it was the last."""
+        if isinstance(outcome, Failure):
+            self.errors[place] = outcome.reason
         else:
-            features[place] = made
-    segment = write_segment(
-        job.store,
-        job.identity.whole_digest,
-        Items(list(task.ids), list(task.sources), errors, task.attempt),
-        np.array([len(values) for values in features], np.int64),
-        np.concatenate(features),
-        job.options.stored,
-        job.options.format,
-        job.options.codec,
-    )
-    return Made(task.number, segment, time.perf_counter() - began)
+            # A copy: the batch's memory goes.
+            self.features[place] = outcome.astype(dtype)
+        self.left -= 1
+        return self.left == 0
+
+    def write(self, job: Job, dim: int) -> Segment:
+        """Put the segment into the store."""
+        none = np.empty((0, dim), np.float32)
+        features = [none if values is None else values for values in self.features]
+        self.features = []
+        lengths = np.array([len(values) for values in features], np.int64)
+        tokens = np.concatenate([values for values in features if len(values)] or [none])
+        return write_segment(
+            job.store,
+            job.identity.whole_digest,
+            Items(list(self.task.ids), self.digests, self.errors, self.task.attempt),
+            lengths,
+            tokens,
+            job.options.stored,
+            job.options.format,
+            job.options.codec,
+        )
 
 
-def encoded(encoder: FrozenEncoder, task: Task, stored: Stored) -> Iterator[tuple[int, np.ndarray | Failure]]:
-    """Every item's place in the task with its (S, D) features, or why it has none.
+class Pipeline:
+    """Makes segments of the tasks that `take` gives, for as long as it gives any."""
 
-    Decoding runs in threads ahead of the encoder; what waits is bounded in bytes.
-    """
-    failures: list[tuple[int, Failure]] = []
-    threads = DECODE_THREADS[encoder.device.type]
-    parts = [range(at, min(at + DECODED_TOGETHER, len(task))) for at in range(0, len(task), DECODED_TOGETHER)]
-    with one_thread(encoder), ThreadPoolExecutor(threads) as pool:
-        decoded = ahead(pool, lambda part: decode_items(encoder, task, part, failures), parts, threads + 2)
-        try:
-            for batch in equal_lengths(chain.from_iterable(decoded), encoder):
-                yield from encode_equal(batch, encoder, stored)
-        finally:
-            pool.shutdown(cancel_futures=True)
-    yield from failures
+    def __init__(self, job: Job, encoder: FrozenEncoder, take: TakeTask) -> None:
+        self.job, self.encoder, self.take = job, encoder, take
+        # int8 is made of exact values when the segment is written; the others are cast as they come.
+        self.dtype = np.dtype("float32") if job.options.stored == "int8" else read_dtype(job.options.stored)
+        self.waiting = Waiting(encoder)
+        self.open: deque[Making] = deque()
+        self.coming: Iterator[tuple[Making, range]] = iter(())
+        self.parts: deque[tuple[Making, int, Future[Part]]] = deque()
+        self.largest_part = 0
+        self.in_flight: deque[Future[None]] = deque()
+        self.writes: deque[Future[tuple[Making, Segment]]] = deque()
+        self.unfinished = 0
+        self.device_free = 0.0
+        # `encode` is the keeping thread's to add to, the others are the encoder's.
+        self.seconds = {item.name: 0.0 for item in fields(Spent)}
+        self.told = Spent()
+        self.worker = f"{socket.gethostname()}:{os.getpid()}"
 
+    def run(self) -> Iterator[Made]:
+        """Each finished task, as its segment is in the store."""
+        with ExitStack() as stack:
+            stack.enter_context(one_thread(self.encoder))
+            self.decoding = stack.enter_context(Decoding(self.encoder))
+            # Two threads: one waits for the device, one for the disk.
+            self.keeper, self.writer = (ThreadPoolExecutor(1, name) for name in ("keep", "write"))
+            stack.callback(self.writer.shutdown, cancel_futures=True)
+            stack.callback(self.keeper.shutdown, cancel_futures=True)
+            for batch in self.batches():
+                if batch:
+                    self.encode(batch)
+                yield from self.made()
 
-def ahead(
-    pool: ThreadPoolExecutor, decode: Callable[[range], list[Item]], parts: Iterable[range], most: int
-) -> Iterator[list[Item]]:
-    """Each part decoded, in order; at most `most` of them before they are asked for, fewer where they are large."""
-    waiting: deque[Future[list[Item]]] = deque()
-    largest = 0
-    for part in parts:
-        waiting.append(pool.submit(decode, part))
+    # Read, decode, batch.
+
+    def batches(self) -> Iterator[list[Item]]:
+        """Batches to encode; an empty one where there is only something to be written."""
+        while True:
+            self.read_ahead()
+            if self.parts:
+                making, start, future = self.parts.popleft()
+                part = self.result_of(future)
+                making.parts -= 1
+                if part.failures:
+                    self.hand_over([(making, start + place, why) for place, why in part.failures.items()])
+                yield from self.waiting.add(making.decoded(start, part))
+                if len(self.open) > LINGER and not self.open[0].parts:
+                    yield from self.waiting.of(self.open.popleft())
+            elif self.open:
+                yield from self.waiting.of(self.open.popleft())
+            elif self.unfinished:
+                yield []
+            elif not self.begin(wait_for_one=True):
+                return
+
+    def read_ahead(self) -> None:
+        """Let parts be decoded, of the next task too where its turn has come."""
         # Until one has come, nothing says how large they are.
-        while len(waiting) > (min(most, BYTES_AHEAD // largest) if largest else 1):
-            items = waiting.popleft().result()
-            largest = max(largest, sizes_of(items), 1)
-            yield items
-    while waiting:
-        yield waiting.popleft().result()
+        most = min(self.decoding.ahead, BYTES_AHEAD // self.largest_part) if self.largest_part else 1
+        while len(self.parts) < max(most, 1):
+            step = next(self.coming, None)
+            if step is not None:
+                making, places = step
+                media = making.task.media[places.start : places.stop]
+                self.parts.append((making, places.start, self.timed("decode", self.decoding.submit, media)))
+            elif len(self.open) >= OPEN_SEGMENTS or not self.begin(wait_for_one=False):
+                return
 
+    def begin(self, wait_for_one: bool) -> bool:
+        """Open the next task's segment; False where there is none."""
+        task = self.timed("idle", self.take, wait_for_one)
+        if task is None:
+            return False
+        together = self.decoding.together
+        steps = [range(at, min(at + together, len(task))) for at in range(0, len(task), together)]
+        making = Making(task, len(steps))
+        self.coming = ((making, places) for places in steps)
+        self.open.append(making)
+        self.unfinished += 1
+        return True
 
-def decode_items(
-    encoder: FrozenEncoder, task: Task, places: Iterable[int], failures: list[tuple[int, Failure]]
-) -> list[Item]:
-    """The items that decode; `failures` takes the reasons of the others."""
-    kept: list[int] = []
-    decoded: list[object] = []
-    for place in places:
-        source = task.media[place]
-        try:
-            one = encoder.decode(source)
-            check_source(source, task.sources[place])
-        except Exception as error:
-            failures.append((place, failure_of(source.name, error)))
-        else:
-            kept.append(place)
-            decoded.append(one)
-    lengths = encoder.lengths(decoded)
-    return [
-        Item(place, task.media[place].name, one, length)
-        for place, one, length in zip(kept, decoded, lengths, strict=True)
-    ]
+    def result_of(self, future: Future[Part]) -> Part:
+        """A part, waited for; the wait counts as what the part's time went into."""
+        began = time.perf_counter()
+        part = future.result()
+        waited = time.perf_counter() - began
+        self.largest_part = max(self.largest_part, part.bytes, 1)
+        share = part.read / max(part.read + part.decode, 1e-9)
+        self.seconds["read"] += waited * share
+        self.seconds["decode"] += waited * (1 - share)
+        return part
 
+    def timed(self, stage: str, call: Callable[..., Result], *arguments: Any) -> Result:
+        """The call's result; its seconds are the stage's."""
+        began = time.perf_counter()
+        result = call(*arguments)
+        self.seconds[stage] += time.perf_counter() - began
+        return result
 
-def check_source(source: Media, digest: str) -> None:
-    """Raises DecodeError where a source is not what it was when the run was planned: its name would be wrong."""
-    if source.digest() != digest:
-        raise DecodeError("the source changed during the run; the next run encodes it")
+    # Encode, copy out, write.
+
+    def encode(self, batch: list[Item]) -> None:
+        """Start a batch, and have its outcomes kept when they are there."""
+        named = filled(batch, self.encoder)
+        began = time.perf_counter()
+        started = start_batch(self.encoder, named)
+        if isinstance(started, Failure):
+            # Here and now: the encoder belongs to this thread.
+            outcomes = finish_batch(self.encoder, named, started, self.job.options.stored)
+            self.hand_over([(item.segment, item.place, out) for item, out in zip(batch, outcomes, strict=False)])
+            return
+        ended = time.perf_counter() if started.copied is None else None
+        self.in_flight.append(self.keeper.submit(self.finish, batch, named, started, began, ended))
+        while len(self.in_flight) > BATCHES_IN_FLIGHT:
+            self.in_flight.popleft().result()
+        if len(self.writes) > WRITES_WAITING:
+            self.timed("write", wait, [self.writes[0]])
+
+    def finish(
+        self, batch: list[Item], named: list[tuple[str, object]], started: Encoded, began: float, ended: float | None
+    ) -> None:
+        """Wait for a batch's outcomes and keep them."""
+        # The copies that fill a batch up come last and are dropped.
+        outcomes = finish_batch(self.encoder, named, started, self.job.options.stored)
+        ended = ended or time.perf_counter()
+        self.seconds["encode"] += ended - max(began, self.device_free)
+        self.device_free = ended
+        self.keep([(item.segment, item.place, out) for item, out in zip(batch, outcomes, strict=False)])
+
+    def hand_over(self, outcomes: list[tuple[Making, int, Tokens]]) -> None:
+        """Have outcomes kept by the thread that keeps them all."""
+        self.in_flight.append(self.keeper.submit(self.keep, outcomes))
+
+    def keep(self, outcomes: list[tuple[Making, int, Tokens]]) -> None:
+        """Add outcomes to their segments; one that is whole is written."""
+        for making, place, outcome in outcomes:
+            if making.keep(place, outcome, self.dtype):
+                self.writes.append(self.writer.submit(self.write, making))
+
+    def write(self, making: Making) -> tuple[Making, Segment]:
+        """Runs in the writing thread."""
+        return making, making.write(self.job, self.encoder.dim)
+
+    def made(self) -> Iterator[Made]:
+        """What has been written since; where nothing else is left to do, waited for a moment."""
+        while self.in_flight and (self.in_flight[0].done() or not self.open):
+            self.in_flight.popleft().result()
+        if not self.open and self.writes:
+            self.timed("write", wait, [self.writes[0]], A_MOMENT)
+        while self.writes and self.writes[0].done():
+            making, segment = self.writes.popleft().result()
+            self.unfinished -= 1
+            now = Spent(**self.seconds)
+            spent, self.told = now - self.told, now
+            yield Made(making.task.number, segment, time.perf_counter() - making.began, self.worker, spent)
 
 
 @contextmanager

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import io
 import struct
+import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pgm.cache import storage_at
 from pgm.cache.errors import RunFailed, UserError
+from pgm.cache.segment import open_segment
+from pgm.cache.store import Store
 from pgm.pipeline import encode
 from pgm.pipeline.decode import DecodeError
-from pgm.pipeline.encode import Failure
 from pgm.pipeline.encoders import EncoderSpec, FrozenEncoder, build_encoder
-from pgm.pipeline.engine import worker
-from pgm.pipeline.engine.worker import DECODED_TOGETHER, Task, encoded
+from pgm.pipeline.encoders.copying import Encoded
+from pgm.pipeline.engine import decoding, worker
+from pgm.pipeline.engine.decoding import DECODED_TOGETHER
+from pgm.pipeline.engine.job import Job, Task, encoder_identity
+from pgm.pipeline.engine.options import StoreOptions
+from pgm.pipeline.engine.worker import Pipeline
 from pgm.pipeline.media import FileMedia, Media, TextMedia
 from PIL import Image
 
@@ -38,28 +46,32 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Media]:
     return [FileMedia(str(folder / f"{number}.png")) for number in range(COUNT)]
 
 
-def task_of(media: Sequence[Media]) -> Task:
-    return Task(0, [str(row) for row in range(len(media))], [source.digest() for source in media], media)
-
-
-def run(encoder: FrozenEncoder, media: Sequence[Media], stored: Any = "float16", size: int = COUNT) -> list[Any]:
-    """Tokens or reason of each item, in batches of `size`."""
+def run(encoder: FrozenEncoder, media: Sequence[Media], stored: Any = "float32", size: int = COUNT) -> list[Any]:
+    """Tokens or reason of each item, in batches of `size`, as a worker's pipeline writes them."""
     encoder.batch_size = size
-    found = dict(encoded(encoder, task_of(media), stored))
-    return [item.reason if isinstance(item := found[row], Failure) else item for row in range(len(media))]
+    options = StoreOptions(stored=stored)
+    with tempfile.TemporaryDirectory() as folder:
+        identity = encoder_identity(encoder, options)
+        store = Store.create(storage_at(folder), identity, encoder.dim, stored).storage
+        tasks = iter([Task(0, [str(row) for row in range(len(media))], media)])
+        [made] = Pipeline(Job(store, identity, encoder.spec, options), encoder, lambda _: next(tasks, None)).run()
+        tokens = np.asarray(open_segment(store, made.segment.name, stored, encoder.dim).tokens)
+    ends = np.cumsum(made.segment.lengths)
+    items = [tokens[end - length : end].copy() for end, length in zip(ends, made.segment.lengths, strict=True)]
+    return [why or item for why, item in zip(made.segment.items.errors, items, strict=True)]
 
 
 def poisoned(encoder: FrozenEncoder, monkeypatch: pytest.MonkeyPatch, media: Media, error: Exception) -> list[int]:
     """Let the forward pass raise wherever this item is in the batch; returns the list that takes each batch's size."""
-    mark, forward, sizes = encoder.decode(media), encoder.encode, []
+    mark, forward, sizes = encoder.decode(media), encoder.start, []
 
-    def fail(batch: dict[str, torch.Tensor]) -> list[np.ndarray]:
+    def fail(batch: dict[str, torch.Tensor]) -> Encoded:
         sizes.append(len(batch["pixel_values"]))
         if any(np.array_equal(row, mark[0]) for row in batch["pixel_values"].numpy()):
             raise error
         return forward(batch)
 
-    monkeypatch.setattr(encoder, "encode", fail)
+    monkeypatch.setattr(encoder, "start", fail)
     return sizes
 
 
@@ -91,7 +103,7 @@ def test_whatever_decoding_raises_is_the_items_failure_and_changes_no_other(
     expected, decode = run(encoder, pictures), encoder.decode
 
     def fail(media: Media) -> Any:
-        if media == pictures[-1]:
+        if media.name == pictures[-1].name:
             raise error
         return decode(media)
 
@@ -118,15 +130,15 @@ def test_being_stopped_is_no_items_failure(
 def test_a_batch_out_of_memory_is_halved_until_it_fits(
     encoder: FrozenEncoder, pictures: list[Media], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, forward, sizes = run(encoder, pictures), encoder.encode, []
+    expected, forward, sizes = run(encoder, pictures), encoder.start, []
 
-    def small_only(batch: dict[str, torch.Tensor]) -> list[np.ndarray]:
+    def small_only(batch: dict[str, torch.Tensor]) -> Encoded:
         sizes.append(len(batch["pixel_values"]))
         if sizes[-1] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(batch)
 
-    monkeypatch.setattr(encoder, "encode", small_only)
+    monkeypatch.setattr(encoder, "start", small_only)
     for tokens, whole in zip(run(encoder, pictures), expected, strict=True):
         np.testing.assert_allclose(tokens, whole, atol=1e-5)
     assert sizes == [8, 4, 2, 2, 4, 2, 2], "seven items and a copy"
@@ -170,14 +182,15 @@ def test_what_the_store_cannot_hold_is_that_items_failure(
     stored: str,
     why: str | None,
 ) -> None:
-    expected, forward = run(encoder, pictures), encoder.encode
+    expected, forward = run(encoder, pictures, stored), encoder.start
 
-    def spoil(batch: dict[str, torch.Tensor]) -> list[np.ndarray]:
-        tokens = [item.copy() for item in forward(batch)]
-        tokens[4][1, 5] = value
-        return tokens
+    def spoil(batch: dict[str, torch.Tensor]) -> Encoded:
+        started = forward(batch)
+        tokens = started.tokens.clone()
+        tokens[4 * started.lengths[0] + 1, 5] = value
+        return replace(started, tokens=tokens)
 
-    monkeypatch.setattr(encoder, "encode", spoil)
+    monkeypatch.setattr(encoder, "start", spoil)
     found = run(encoder, pictures, stored)
     assert isinstance(found[4], np.ndarray) if why is None else found[4] == f"4.png: tiny-clip {why}"
     same(found, expected, but=4)
@@ -187,14 +200,14 @@ def test_what_the_store_cannot_hold_is_that_items_failure(
 def test_a_broken_encoder_stops_the_run_whenever_it_breaks(
     encoder: FrozenEncoder, pictures: list[Media], monkeypatch: pytest.MonkeyPatch, works: int
 ) -> None:
-    forward, calls = encoder.encode, iter(range(1000))
+    forward, calls = encoder.start, iter(range(1000))
 
-    def fail(batch: dict[str, torch.Tensor]) -> list[np.ndarray]:
+    def fail(batch: dict[str, torch.Tensor]) -> Encoded:
         if next(calls) >= works:
             raise RuntimeError("CUDA error: device-side assert triggered")
         return forward(batch)
 
-    monkeypatch.setattr(encoder, "encode", fail)
+    monkeypatch.setattr(encoder, "start", fail)
     with pytest.raises(RunFailed, match=r"tiny-clip fails on every item.*device-side assert.*none is recorded"):
         run(encoder, pictures * 2)
 
@@ -219,10 +232,10 @@ def test_a_request_that_cannot_be_met_is_no_items_failure(pictures: list[Media])
 
 def test_an_item_the_processor_cannot_collate_is_its_own_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = build_encoder(EncoderSpec("text"))
-    collate = encoder.collate
+    collate, [bad] = encoder.collate, encoder.prepare(["bad"])
 
-    def fail(items: Sequence[str]) -> Any:
-        if "bad" in items:
+    def fail(items: Sequence[Any]) -> Any:
+        if bad in items:
             raise IndexError("piece id is out of range")
         return collate(items)
 
@@ -237,24 +250,27 @@ def test_what_is_decoded_ahead_is_bounded_in_bytes(
     encoder: FrozenEncoder, pictures: list[Media], monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     media = pictures * 20
-    expected, decode, held, taken = run(encoder, media, size=2), encoder.decode, 0, 0
+    expected, decode, start, held, taken, most = run(encoder, media), encoder.decode, encoder.start, 0, 0, 0
     monkeypatch.setattr(worker, "BYTES_AHEAD", limit)
-    monkeypatch.setitem(worker.DECODE_THREADS, "cpu", 32)
+    monkeypatch.setattr(decoding, "decode_threads", lambda _: 32)
 
     def count(source: Media) -> Any:
         nonlocal held
         held += 1
         return decode(source)
 
-    monkeypatch.setattr(encoder, "decode", count)
-    most, item = 0, 3 * 32 * 32 * 4
-    for place, tokens in encoded(encoder, task_of(media), "float16"):
-        taken += 1
+    def take(batch: dict[str, torch.Tensor]) -> Encoded:
+        nonlocal most, taken
         most = max(most, held - taken)
-        np.testing.assert_array_equal(tokens, expected[place])
-    # One part is being added and one taken.
-    assert most <= limit // item + 2 * DECODED_TOGETHER
-    assert held == taken == len(media)
+        taken += len(batch["pixel_values"])
+        return start(batch)
+
+    monkeypatch.setattr(encoder, "decode", count)
+    monkeypatch.setattr(encoder, "start", take)
+    same(run(encoder, media), expected, but=-1)
+    # One part is being added and one taken; a batch waits for its last item.
+    assert most <= limit // (3 * 32 * 32 * 4) + 3 * DECODED_TOGETHER
+    assert held == len(media)
 
 
 def test_a_picture_of_many_megapixels_waits_at_the_size_the_model_takes(encoder: FrozenEncoder, tmp_path: Path) -> None:
