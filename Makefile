@@ -45,7 +45,7 @@ lint: setup ## ruff and mypy
 bench-cache: setup ## the cache against numpy, zarr-python, h5py, tensorstore
 	$(BIN)/python bench/cache.py $(ARGS)
 
-bench-extract: setup ## the pipeline against a bare loop; one worker against two [ARGS=--food101]
+bench-extract: setup ## the pipeline against a bare loop; one worker against two [ARGS="--simulate-device"]
 	$(BIN)/python bench/extract.py $(ARGS)
 
 bench-head: setup ## the PgM head against a plain transcription and the machine's GEMM rate

@@ -1,22 +1,24 @@
 """Extraction: what the pipeline costs over a bare loop, and what a second worker brings. `make bench-extract`.
 
-    python bench/extract.py                  the two ratios, on the embedded digits
-    python bench/extract.py --food101        90,686 generated JPEGs with titles through two workers, memory watched
+    python bench/extract.py                       the two ratios, on the embedded digits
+    python bench/extract.py --simulate-device     how busy a device of a stated rate is kept, and which stage limits
+    python bench/extract.py --memory              a worker's memory on 12-megapixel JPEGs, 8 decoders, batch 128
+    python bench/extract.py --items 90686         generated JPEGs with titles through two workers [--against CHECKOUT]
+    python bench/extract.py --texts 1000000       one-token items: the client's memory, and what a rerun takes
 
-The bare loop decodes, preprocesses and encodes the same batches with the same encoder on one thread; it stores nothing.
-Encoders: the tiny preset, and the same families with width 256 and 6 layers (random weights), where the encoder is most
-of the work, as it is with any published checkpoint.
+The bare loop decodes, preprocesses and encodes the batches extraction makes with the same encoder on one thread; it
+stores nothing. Encoders: the tiny preset, and the same families with width 256 and 6 layers (random weights), where the
+encoder is most of the work, as it is with any published checkpoint. On a machine that does other things too, seconds of
+the processor say more than those of the clock: both are given.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import platform
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,24 +26,23 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import torch
-from pgm.pipeline import Collection, EncoderSpec, ExtractOptions, StoreOptions, extract, load_dataset
-from pgm.pipeline.datasets.table import Columns, load_table
-from pgm.pipeline.encoders import build_encoder
+from extract_device import memory, simulated
+from extract_runs import items, texts
+from pgm.pipeline import Collection, EncoderSpec, ExtractOptions, extract, load_dataset
+from pgm.pipeline.encoders import FrozenEncoder, build_encoder
 from pgm.pipeline.encoders.tiny import tiny_audio, tiny_text
-from pgm.pipeline.events import Event, ShardWritten
-from pgm.pipeline.job import batches
-from pgm.pipeline.plan import make_plan
-from PIL import Image
+from pgm.pipeline.engine.batches import Item, Waiting, filled
+from pgm.pipeline.engine.events import Event, SegmentWritten
+from pgm.pipeline.media import Media
 from transformers import ASTConfig, ASTModel, CLIPImageProcessorPil, T5Config, T5EncoderModel, ViTConfig, ViTModel
 
 REPEATS = 3
-FOOD101 = 90_686
 COPIES = 8
 # Under a second for the 1,797 digits.
 QUICK = {("text", "tiny"), ("text", "256x6"), ("vision", "tiny")}
+Seconds = tuple[float, float]  # of the clock, of the processor
 
 
 def wider(folder: Path, modality: str) -> str:
@@ -76,154 +77,101 @@ def repeated(collection: Collection, copies: int) -> Collection:
     return replace(collection, samples=samples, media=media)
 
 
-def bare_loop(collection: Collection, spec: EncoderSpec, scratch: Path) -> float:
-    """Seconds for decode, processor and encoder over the batches extraction would make."""
+def batched(media: list[Media], encoder: FrozenEncoder) -> list[list[Media]]:
+    """The sources of each batch extraction would make, copies that fill a batch up included."""
+    waiting = Waiting(encoder)
+    lengths = encoder.lengths(encoder.prepare([encoder.decode(source) for source in media]))
+    waited = [Item(None, 0, "", source, length) for source, length in zip(media, lengths, strict=True)]
+    return [[source for _, source in filled(batch, encoder)] for batch in [*waiting.add(waited), *waiting.of(None)]]
+
+
+def bare_loop(collection: Collection, spec: EncoderSpec, scratch: Path) -> Seconds:
+    """Decode, processor and encoder over the batches extraction would make."""
     encoder = build_encoder(spec)
-    plan = make_plan(collection, encoder, scratch / "unused", StoreOptions())
-    cut = [
-        batch
-        for shard in range(plan.layout.shards)
-        for batch in batches(ending_in(plan.layout, shard), plan.layout.lengths, encoder)
-    ]
+    batches = batched([source for source in collection.media[spec.modality] if source], encoder)
     torch.set_num_threads(1)
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     encoder = build_encoder(spec)
-    for rows in cut:
-        encoder.encode(encoder.collate([encoder.decode(source) for row in rows if (source := plan.media[row])]))
-    return time.perf_counter() - began
+    for batch in batches:
+        # An item that stands twice in a batch is decoded once, as extraction does.
+        decoded = {id(source): encoder.decode(source) for source in batch}
+        encoder.encode(encoder.collate([decoded[id(source)] for source in batch]))
+    return time.perf_counter() - began[0], time.process_time() - began[1]
 
 
-def ending_in(layout: object, shard: int) -> list[int]:
-    """The samples that end in a shard: each once, though a straddling one is encoded by two tasks."""
-    from pgm.cache import Layout
-
-    assert isinstance(layout, Layout)
-    _, stop = layout.bounds(shard)
-    return [row for row in layout.samples_of(shard) if layout.lengths[row] and layout.offsets[row + 1] <= stop]
-
-
-def serial(collection: Collection, spec: EncoderSpec, scratch: Path) -> float:
-    """Seconds of the whole of extraction in one process: planning, digests, encoding, writing, checksums."""
+def serial(collection: Collection, spec: EncoderSpec, scratch: Path) -> Seconds:
+    """The whole of extraction in one process: planning, digests, encoding, writing, checksums."""
     features = scratch / "serial"
     shutil.rmtree(features, ignore_errors=True)
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     extract(collection, features, ExtractOptions(executor="serial", encoders={spec.modality: spec}))
-    return time.perf_counter() - began
+    return time.perf_counter() - began[0], time.process_time() - began[1]
 
 
 def with_workers(collection: Collection, spec: EncoderSpec, scratch: Path, workers: int) -> float:
-    """Seconds a shard once running: starting processes and each worker's first shard are not counted."""
+    """Seconds a sample once running: starting processes and each worker's first segments are not counted."""
     features = scratch / f"workers{workers}"
     shutil.rmtree(features, ignore_errors=True)
-    moments: list[float] = []
+    moments: list[tuple[float, int]] = []
 
     def listen(event: Event) -> None:
-        if isinstance(event, ShardWritten):
-            moments.append(time.perf_counter())
+        if isinstance(event, SegmentWritten):
+            moments.append((time.perf_counter(), event.samples))
 
     extract(collection, features, ExtractOptions(workers=workers, encoders={spec.modality: spec}), listen)
-    return (moments[-1] - moments[workers]) / (len(moments) - 1 - workers)
+    first = 2 * workers
+    return (moments[-1][0] - moments[first - 1][0]) / sum(samples for _, samples in moments[first:])
 
 
-def alternately(
-    scratch: Path,
-    collection: Collection,
-    spec: EncoderSpec,
-    *measures: Callable[[Collection, EncoderSpec, Path], float],
-) -> list[float]:
+def alternately(*measures: Callable[[], Seconds]) -> list[Seconds]:
     """The best of each, run in turns so that a slow spell of the machine falls on all."""
-    rounds = [[measure(collection, spec, scratch) for measure in measures] for _ in range(REPEATS)]
-    return [min(times) for times in zip(*rounds, strict=True)]
+    rounds = [[measure() for measure in measures] for _ in range(REPEATS)]
+    return [(min(s[0] for s in seconds), min(s[1] for s in seconds)) for seconds in zip(*rounds, strict=True)]
 
 
-def best(measure: Callable[..., float], *arguments: object) -> float:
-    return min(measure(*arguments) for _ in range(2))
-
-
-def ratios(scratch: Path) -> None:
+def ratios(scratch: Path, workers: bool) -> None:
     digits = load_dataset("digits", scratch / "digits")
-    print("modality encoder   samples bare loop   serial  ratio     1 worker  2 workers  gain")
+    print("                            ----- bare loop, serial: best of 3 -----   -- us a sample once running --")
+    print("modality encoder   samples  clock    ratio    processor        ratio   1 worker  2 workers   gain")
     for modality in ("text", "audio", "vision"):
         for encoder in ("tiny", "256x6"):
             spec = EncoderSpec(modality, "tiny" if encoder == "tiny" else wider(scratch / modality, modality))
-            collection = repeated(digits.only([modality]), COPIES if (modality, encoder) in QUICK else 1)
-            bare, ours = alternately(scratch, collection, spec, bare_loop, serial)
-            one, two = (best(with_workers, collection, spec, scratch, workers) for workers in (1, 2))
-            print(
-                f"{modality:<8} {encoder:<8} {len(collection):>8,} {bare:>8.2f}s {ours:>7.2f}s {ours / bare:>6.2f}   "
-                f"{one * 1e3:>7.0f} ms {two * 1e3:>7.0f} ms {one / two:>5.2f}",
-                flush=True,
+            chosen = repeated(digits.only([modality]), COPIES if (modality, encoder) in QUICK else 1)
+            bare, ours = alternately(
+                lambda c=chosen, s=spec: bare_loop(c, s, scratch), lambda c=chosen, s=spec: serial(c, s, scratch)
             )
-    print(
-        f"bare loop, serial: seconds for all samples, best of {REPEATS}; "
-        "workers: milliseconds a shard once running, best of 2"
-    )
-
-
-def food101(scratch: Path, count: int) -> None:
-    """As many JPEGs and titles as UPMC Food-101 has, through two workers; prints samples/s and memory over time."""
-    root = scratch / "food"
-    (root / "images").mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    print(f"generating {count:,} JPEGs of 256 pixels ...", flush=True)
-    with (root / "table.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["title", "path", "class"])
-        for number in range(count):
-            low = Image.fromarray(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8))
-            low.resize((256, 256), Image.Resampling.BICUBIC).save(root / "images" / f"{number}.jpg", quality=85)
-            rows.writerow([f"dish {number} of the day", f"images/{number}.jpg", number % 101])
-    collection = load_table(root / "table.csv", Columns(text="title", image="path", label="class"))
-    watch = MemoryWatch()
-    began = time.perf_counter()
-    with watch:
-        extract(collection, scratch / "features", ExtractOptions(workers=2, preset="tiny"))
-    took = time.perf_counter() - began
-    print(f"{count:,} samples, 2 modalities, 2 workers: {took:.0f} s, {count / took:,.0f} samples/s")
-    watch.report()
-
-
-class MemoryWatch:
-    """Resident memory of this process and its children, sampled every second."""
-
-    def __enter__(self) -> MemoryWatch:
-        self.samples: list[tuple[float, float, float]] = []
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._watch)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-
-    def _watch(self) -> None:
-        began, me = time.perf_counter(), psutil.Process()
-        while not self.stop.wait(1.0):
-            children = []
-            for child in me.children(recursive=True):
-                try:
-                    children.append(child.memory_info().rss / 1e6)
-                except psutil.NoSuchProcess:
-                    continue
-            self.samples.append((time.perf_counter() - began, me.memory_info().rss / 1e6, max(children, default=0.0)))
-
-    def report(self) -> None:
-        """The largest worker and the main process, minute by minute."""
-        print(f"{'minute':>6} {'main':>9} {'largest worker':>15}")
-        for minute in range(int(self.samples[-1][0] // 60) + 1):
-            of_minute = [s for s in self.samples if s[0] // 60 == minute]
-            print(f"{minute:>6} {max(s[1] for s in of_minute):>6.0f} MB {max(s[2] for s in of_minute):>12.0f} MB")
+            line = f"{modality:<8} {encoder:<8} {len(chosen):>8,} "
+            line += f"{bare[0]:>5.2f} {ours[0]:>5.2f} {ours[0] / bare[0]:>6.2f} "
+            line += f"  {bare[1]:>6.2f} {ours[1]:>6.2f} {ours[1] / bare[1]:>8.2f} "
+            if workers:
+                one, two = (min(with_workers(chosen, spec, scratch, n) for _ in range(2)) for n in (1, 2))
+                line += f"{one * 1e6:>10,.0f} {two * 1e6:>10,.0f} {one / two:>6.2f}"
+            print(line, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--food101", action="store_true", help="the large run instead of the ratios")
-    parser.add_argument("--count", type=int, default=FOOD101, help="samples of the large run")
+    parser.add_argument("--simulate-device", action="store_true", help="a device of a stated rate")
+    parser.add_argument("--memory", action="store_true", help="12-megapixel JPEGs")
+    parser.add_argument("--items", type=int, help="so many JPEGs with titles")
+    parser.add_argument("--against", type=Path, help="a checkout of an earlier commit to run --items with, in turns")
+    parser.add_argument("--texts", type=int, help="so many texts of one token")
+    parser.add_argument("--no-workers", action="store_true", help="leave out the second worker's gain")
     chosen = parser.parse_args()
-    print(f"{date.today()}, {len(os.sched_getaffinity(0))} cores, {platform.machine()}, torch {torch.__version__}")
+    print(f"{date.today()}, {len(os.sched_getaffinity(0))} cores, {platform.machine()}, torch {torch.__version__}, "
+          f"load {os.getloadavg()[0]:.1f}")  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        food101(Path(folder), chosen.count) if chosen.food101 else ratios(Path(folder))
+        scratch = Path(folder)
+        if chosen.simulate_device:
+            simulated(scratch)
+        elif chosen.memory:
+            memory(scratch)
+        elif chosen.items:
+            items(scratch, chosen.items, chosen.against)
+        elif chosen.texts:
+            texts(scratch, chosen.texts)
+        else:
+            ratios(scratch, not chosen.no_workers)
 
 
 if __name__ == "__main__":

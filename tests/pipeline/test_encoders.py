@@ -17,9 +17,9 @@ import torch
 import transformers
 from pgm.cache.errors import NotFound, UserError
 from pgm.pipeline import EncoderSpec
-from pgm.pipeline.encode import Failure
+from pgm.pipeline.encode import Failure, encode_batch
 from pgm.pipeline.encoders import FrozenEncoder, build_encoder
-from pgm.pipeline.engine.worker import Task, encoded
+from pgm.pipeline.engine.batches import Item, Waiting, filled
 from pgm.pipeline.media import FileMedia, Media, TextMedia
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
@@ -196,9 +196,14 @@ def plain_forward(folder: Path, modality: str, loader: str, item: Media) -> np.n
 
 
 def features(encoder: FrozenEncoder, items: list[Media]) -> list[np.ndarray]:
-    """As a task of these items encodes them."""
-    task = Task(0, [str(row) for row in range(len(items))], [item.digest() for item in items], items)
-    found = dict(encoded(encoder, task, "float32"))
+    """In the batches that a segment of these items is encoded in."""
+    prepared = encoder.prepare([encoder.decode(item) for item in items])
+    each = zip(prepared, encoder.lengths(prepared), strict=True)
+    waiting, found = Waiting(encoder), {}
+    batches = [*waiting.add(Item(None, row, "", *item) for row, item in enumerate(each)), *waiting.of(None)]
+    for batch in batches:
+        outcomes = encode_batch(encoder, filled(batch, encoder), "float32")
+        found |= {item.place: tokens for item, tokens in zip(batch, outcomes, strict=False)}
     assert not any(isinstance(tokens, Failure) for tokens in found.values()), found
     return [found[row] for row in range(len(items))]
 
