@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..cache.errors import UserError
+from ..cache.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from .collection import Collection
@@ -291,7 +292,10 @@ def encoder_specs(
             modality, separator, value = text.partition("=")
             named = [modality] if separator else list(modalities)
             if separator and modality not in settings:
-                raise UserError(f"{text!r} names the modality {modality!r}; the dataset has {', '.join(modalities)}.")
+                hint = did_you_mean(modality, modalities)
+                raise UserError(
+                    f"{text!r} names the modality {modality!r}; the dataset has {', '.join(modalities)}.{hint}"
+                )
             if not separator and field in ("source", "revision"):
                 raise UserError(f"{text!r} needs a modality: for example {modalities[0]}={text}")
             for name in named:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from ...cache.errors import NotFound, UserError
+from ...cache.nearest import did_you_mean
 from ..collection import Collection
 from . import av_mnist, crema_d, digits, food101, iemocap, meld, mosi, mvsa, wikipedia
 from .home import find_root
@@ -112,9 +112,9 @@ def adapter_named(name: str) -> Adapter:
     """The adapter of a dataset. Raises NotFound with the nearest known name."""
     known = adapters()
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise NotFound(f"There is no dataset adapter named {name!r}.{hint} Known: {', '.join(known)}.")
+        raise NotFound(
+            f"There is no dataset adapter named {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
+        )
     return known[name]
 
 

@@ -12,7 +12,6 @@ import importlib
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from ...cache.errors import NotFound, UserError
+from ...cache.nearest import did_you_mean
 from .table import Columns
 
 TABLE = "table.parquet"
@@ -74,8 +74,7 @@ def _rows(datasets: Any, dataset: Any, split: str, columns: Columns, folder: Pat
     wanted = [column for role, column in columns.named().items() if role != "split" or column in dataset.column_names]
     for column in wanted:
         if column not in dataset.column_names:
-            near = get_close_matches(column, dataset.column_names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(column, dataset.column_names)
             raise UserError(f"The dataset has no column {column!r}.{hint} It has: {', '.join(dataset.column_names)}.")
     dataset = dataset.select_columns(wanted)
     for column in media:

@@ -15,7 +15,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 
 from ...cache.dataset import DatasetCard, Task
 from ...cache.errors import NotFound, UserError
+from ...cache.nearest import did_you_mean
 from ..collection import Collection, count_splits
 from ..decode import decode_text
 from ..imports.arrays import METRICS
@@ -125,8 +125,7 @@ def _check_columns(path: Path, rows: Sequence[Row], columns: Columns) -> None:
     there = [str(name) for name in rows[0]]
     for role, name in columns.named().items():
         if name not in there:
-            near = get_close_matches(name, there, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, there)
             option = f"--{role.split()[0]}-column"
             raise NotFound(f"{option} {name}: {path} has no such column.{hint} It has: {', '.join(there)}.")
     if not any((columns.text, columns.image, columns.audio, columns.video, columns.series)):

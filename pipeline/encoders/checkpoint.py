@@ -25,6 +25,7 @@ from huggingface_hub.errors import (
 )
 
 from ...cache.errors import NotFound, UserError
+from ...cache.nearest import did_you_mean
 
 # Of whichever transport library this huggingface_hub has: httpx, or httpx2.
 HTTPError: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
@@ -163,6 +164,5 @@ def nearest(source: str) -> str:
     from .builders import builders
     from .presets import PRESETS, PUBLISHED
 
-    known = [*PRESETS, *builders(), *(name for name, _ in PUBLISHED)]
-    near = [name for name in get_close_matches(source, known, n=1) if name != source]
-    return f" Did you mean {near[0]!r}?" if near else ""
+    known = {*PRESETS, *builders(), *(name for name, _ in PUBLISHED)}
+    return "" if source in known else did_you_mean(source, sorted(known))

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from ...cache.errors import UserError
+from ...cache.nearest import did_you_mean
 from .builders import builder_of, builders
 from .spec import TINY, EncoderSpec
 
@@ -84,11 +84,9 @@ def source_of(preset: str, modality: str) -> str:
         return known[modality] if modality in known else _of_its_own(modality)
     if (builder := builder_of(preset)) is None:
         names = [*PRESETS, *(name for name in builders() if name not in PRESETS)]
-        near = get_close_matches(preset, names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UserError(
-            f"--encoders {preset} is not known.{hint} Known: {', '.join(names)}. One encoder for one modality is "
-            f"--encoder {modality}={preset}."
+            f"--encoders {preset} is not known.{did_you_mean(preset, names)} Known: {', '.join(names)}. One encoder "
+            f"for one modality is --encoder {modality}={preset}."
         )
     return preset if not builder.modalities or modality in builder.modalities else _of_its_own(modality)
 

@@ -86,6 +86,10 @@ def test_a_name_that_is_nearly_one_is_told(few_digits: Collection, tmp_path: Pat
 def test_one_modality_may_be_given_what_a_preset_has_for_it() -> None:
     specs = encoder_specs({"text": "tiny", "vision": "tiny"}, {"source": ["vision=paper"]}, {})
     assert {m: spec.source for m, spec in specs.items()} == {"text": "tiny", "vision": CLIP}
+    with pytest.raises(
+        UserError, match=r"names the modality 'txt'; the dataset has text, vision\. Did you mean 'text'"
+    ):
+        encoder_specs({"text": "tiny", "vision": "tiny"}, {"source": ["txt=tiny"]}, {})
 
 
 def test_an_encoder_of_another_modality_is_told_before_the_first_is_run(
