@@ -52,7 +52,7 @@ def main() -> None:
         "reading": ("Reading shuffled batches of 64, page cache warm", lambda p: reading(p, tokens, 60 * share)),
         "peers": ("The same by other libraries", lambda p: peers(p, tokens, chosen.peers, 20 * share)),
         "scale": ("Opening, growing, committing", scale),
-        "writing": ("Writing, on the disk", lambda p: writing(p, tokens[: len(tokens) // 4], 3 if chosen.quick else 5)),
+        "writing": ("Writing, on the disk", lambda p: writing(p, tokens, 3 if chosen.quick else 7)),
     }
     for name, (title, measure) in tables.items():
         if chosen.only in (None, name):

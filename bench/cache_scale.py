@@ -181,7 +181,7 @@ def many_segments(root: Path) -> list[Row]:
     builder = IndexBuilder(SEGMENTS)
     for row, name in enumerate(names):
         builder.place(np.array([row]), type(segment)(**{**vars(segment), "name": name}))
-    store.commit(lambda _: Draft(builder, ids_digest(ids)))
+    store.commit(lambda: Draft(builder, ids_digest(ids)))
     features, most = open_features(folder), 0
     begun = time.perf_counter()
     for number, rows in enumerate(np.split(np.random.default_rng(0).permutation(SEGMENTS), 100)):

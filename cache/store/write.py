@@ -1,6 +1,7 @@
 """A whole store from arrays in memory, in one call: what an import does, and whoever has features and no encoder."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from math import inf
 
 import numpy as np
@@ -20,6 +21,7 @@ from .verified import in_intact_segments
 from .version import Version
 
 SEGMENT_BYTES = 64 << 20
+AT_ONCE = 2  # segments: while one is checked and hashed, the other is on its way to the disk
 
 
 def write_features(
@@ -57,18 +59,30 @@ def write_features(
         known, places = np.array(list(kept.items()), np.int64).T
         rows.take(known, store.index(before), before.segments, places)
     fresh = [row for row in range(len(ids)) if row not in kept and (counts[row] or row in failures)]
-    written: list[Segment] = []
-    for part in pieces(fresh, counts, tokens.shape[1] * np.dtype(stored).itemsize, segment_bytes):
-        packed = np.concatenate([tokens[ends[row] - counts[row] : ends[row]] for row in part])
+
+    def put(part: list[int]) -> Segment:
         items = Items([ids[r] for r in part], [sources[r] for r in part], [failures.get(r, "") for r in part])
-        digest = identity.whole_digest
-        segment = write_segment(store.storage, digest, items, counts[part], packed, stored, format, codec)
+        packed, digest = rows_of(tokens, ends, counts, part), identity.whole_digest
+        return write_segment(store.storage, digest, items, counts[part], packed, stored, format, codec)
+
+    parts = pieces(fresh, counts, tokens.shape[1] * np.dtype(stored).itemsize, segment_bytes)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        segments = list(pool.map(put, parts))
+    for part, segment in zip(parts, segments, strict=True):
         rows.place(np.array(part, np.int64), segment)
-        written += [segment] if segment.new else []
+    written = [segment for segment in segments if segment.new]
     draft = Draft(rows, sample_ids, name, len(written), sum(segment.bytes for segment in written))
     committed = store.commit(lambda: draft)
     assert committed is not None
     return committed
+
+
+def rows_of(tokens: Array, ends: Int64s, lengths: Int64s, part: list[int]) -> Array:
+    """The tokens of these samples, ascending, one after another; a view where they lie so."""
+    begin, end = ends[part[0]] - lengths[part[0]], ends[part[-1]]
+    if end - begin == lengths[part].sum():
+        return tokens[begin:end]
+    return np.concatenate([tokens[ends[row] - lengths[row] : ends[row]] for row in part])
 
 
 def row_digests(tokens: Array, lengths: Int64s) -> list[str]:
