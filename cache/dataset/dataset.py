@@ -189,7 +189,7 @@ def publish(
         return number if dataset.exists(joined(folder, version_key(number))) else 0
 
     def draft(latest: int) -> dict[str, Any] | None:
-        before = _latest(log, latest, name)
+        before = _latest(log, name)
         kept: Mapping[str, int] = {}
         table = samples
         if before is not None and before.sample_ids == ids:
@@ -220,7 +220,7 @@ def relist(dataset: Storage, change: Callable[[dict[str, int]], Mapping[str, int
     log = Log(dataset)
 
     def draft(latest: int) -> dict[str, Any] | None:
-        before = _latest(log, latest, name)
+        before = _latest(log, name)
         if before is None or (stores := dict(change(dict(before.stores)))) == before.stores:
             return None
         return {**log.read(before.number), "stores": stores}
@@ -228,12 +228,9 @@ def relist(dataset: Storage, change: Callable[[dict[str, int]], Mapping[str, int
     log.commit(draft)
 
 
-def _latest(log: Log, number: int, name: str) -> DatasetVersion | None:
-    for candidate in range(number, 0, -1):
-        value = log.read(candidate)
-        if value["name"] == name:
-            return version_from(value, log.storage.url)
-    return None
+def _latest(log: Log, name: str) -> DatasetVersion | None:
+    value = log.latest(name)
+    return None if value is None else version_from(value, log.storage.url)
 
 
 def _same(before: DatasetVersion, value: Mapping[str, Any]) -> bool:

@@ -103,11 +103,8 @@ class Store:
 
     def latest(self, name: str = "") -> Version | None:
         """The latest version of a name, None where there is none."""
-        for number in reversed(self.log.numbers()):
-            value = self.log.read(number)
-            if value["name"] == name:
-                return version_from(value, self.storage.url)
-        return None
+        value = self.log.latest(name)
+        return None if value is None else version_from(value, self.storage.url)
 
     def index(self, version: Version, largest: float = CHECKED) -> Index:
         """Where the samples of a version lie, mapped; checked up to `largest` bytes. Raises CorruptStore."""

@@ -62,6 +62,10 @@ class Log:
             there = ", ".join(map(str, self.numbers())) or "none"
             raise NotFound(f"{self.storage.url} has no version {number}; it has {there}") from error
 
+    def latest(self, name: str = "") -> dict[str, Any] | None:
+        """The latest version of a name, None where there is none; numbers have gaps where versions were removed."""
+        return next((value for value in map(self.read, reversed(self.numbers())) if value["name"] == name), None)
+
     def find(self, version: int | str | None = None) -> dict[str, Any]:
         """The version of a number, the latest of a name, or (None) the latest unnamed one.
 

@@ -82,6 +82,17 @@ def test_named_versions_are_kept_by_name(tmp_path: Path) -> None:
     assert open_dataset(tmp_path, "toy", "limit-4").version.number == 1
 
 
+def test_a_dataset_that_was_swept_takes_versions_of_every_name(tmp_path: Path) -> None:
+    published(make_store(tmp_path / "toy", [3] * 4, seed=1), name="limit-4")
+    for count in (8, 10, 12):
+        made = grown(tmp_path, count)
+    collected(made, keep=1, grace=0)
+    assert len(os.listdir(tmp_path / "toy" / "versions")) == 2
+    published(make_store(tmp_path / "toy", [3] * 5, seed=2), name="limit-5")
+    assert len(open_dataset(tmp_path, "toy", "limit-5").features("text")) == 5
+    assert len(open_dataset(tmp_path, "toy").features("text")) == 12
+
+
 def test_what_is_young_stays_unless_told_otherwise(tmp_path: Path) -> None:
     made = make_store(tmp_path / "toy", [3] * 8, version=False)
     (made.path / "segments/.tmp-1-ab").mkdir()
