@@ -1,14 +1,15 @@
 """Token rows out of segments: views and copies of mapped ones, decoded chunks of compressed ones.
 
 The mapped segments of a store lie in one range of addresses, so that a batch is one `np.take` wherever its samples lie.
-A segment is mapped when first touched; beyond MAPPED the least recently used are let go, because the kernel allows a
-process some 65,000 mappings. A mapping that is still viewed stays until its last view is gone.
+A segment is mapped when first touched; before there are more than MAPPED the least recently used are let go, because
+the kernel allows a process some 65,000 mappings. A mapping that is still viewed stays until its last view is gone.
 """
 
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from .rows import Span
 from .write import Segment
 from .zarr import read_zarr, zarr_rows
 
-MAPPED = 8192  # segments: two mappings each where there are scales, and as many gaps between them
+MAPPED = 4096  # segments of a reader: two mappings each where there are scales, and as many gaps between them
 FETCHED_AHEAD = 6  # remote segments on their way at a time
 READ = {"zarr": read_zarr, "hdf5": read_hdf5}
 ROWS = {"zarr": zarr_rows, "hdf5": hdf5_rows}
@@ -218,6 +219,14 @@ class SegmentReader:
         if not lengths.all():
             some = np.flatnonzero(lengths)
             segments, starts, lengths, positions = (each[some] for each in (segments, starts, lengths, positions))
+        # So many at a time that their segments can be open together.
+        step = MAPPED // 2
+        cuts = [0, *positions[step::step].tolist(), len(out)]
+        for at, (begin, end) in enumerate(pairwise(cuts)):
+            part = slice(at * step, (at + 1) * step)
+            self._copy(segments[part], starts[part], lengths[part], positions[part] - begin, out[begin:end])
+
+    def _copy(self, segments: Int64s, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
         mapped = self._open(segments)
         stops = starts + lengths
         if (short := stops > mapped.count[segments]).any():
@@ -247,7 +256,7 @@ class SegmentReader:
         wanted = np.unique(segments).tolist()
         self._fetching.finish([segment for segment in wanted if mapped is None or segment not in mapped.opened])
         with self._lock:
-            mapped = self._mapped or self._reserve()
+            mapped = self._mapped = self._with_room(self._mapped or self._reserve(), wanted)
             while missing := [segment for segment in wanted if segment not in mapped.opened]:
                 for segment in missing:
                     found = segment_rows(self.store, self.names[segment], self.stored, self.dim)
@@ -256,10 +265,16 @@ class SegmentReader:
                         mapped = self._reserve()
                         break
             self._mapped = mapped
-            if len(mapped.opened) > MAPPED:
-                by_use = sorted(mapped.opened, key=self._used.__getitem__)
-                self._mapped = mapped.without(by_use[: len(by_use) - MAPPED + MAPPED // 8])
             return mapped
+
+    def _with_room(self, mapped: Mapped, wanted: Sequence[int]) -> Mapped:
+        """The same without the least recently used, where with `wanted` it would be more than MAPPED."""
+        missing = sum(segment not in mapped.opened for segment in wanted)
+        excess = len(mapped.opened) + missing - MAPPED
+        if excess <= 0:
+            return mapped
+        by_use = sorted(mapped.opened, key=self._used.__getitem__)
+        return mapped.without(by_use[: excess + MAPPED // 8])
 
     def _reserve(self) -> Mapped:
         mapped = Mapped.nothing(len(self.names), self._expected, self.stored, self.dim)

@@ -72,6 +72,22 @@ def test_more_segments_than_may_be_mapped(
         assert len(store.features._reader._mapped.opened) <= 16
 
 
+def test_one_call_over_more_segments_than_may_be_mapped(
+    tmp_path: Path, made: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "MAPPED", 16)
+    store, most, find = made(tmp_path, [[2, 3, 0]] * 60, stored="int8"), [], read.segment_rows
+
+    def counting(*arguments: object) -> object:
+        most.append(mappings(tmp_path))
+        return find(*arguments)
+
+    monkeypatch.setattr(read, "segment_rows", counting)
+    check(store, np.random.default_rng(0).permutation(180))
+    # Two each, for tokens and scales; one is the index.
+    assert max(most) <= 2 * 16 + 1
+
+
 def test_a_space_without_addresses_is_replaced_by_a_larger_one(
     tmp_path: Path, made: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +185,39 @@ def test_threads_that_gather_at_once_get_their_own_rows(
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("stored", ["float16", "int8"])
+def test_segments_are_mapped_and_let_go_while_others_read_them(
+    stored: str, tmp_path: Path, made: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of an unmapped segment would end the process; a range of addresses runs out every few batches."""
+    monkeypatch.setattr(read, "MAPPED", 6)
+    monkeypatch.setattr(read, "address_space", lambda rows, files, row_bytes: rows * row_bytes)
+    monkeypatch.setattr(copying, "PIECE", 1 << 9)
+    store, wrong = made(tmp_path, [[50, 400, 30]] * 20, stored=stored, dim=64), []
+
+    def gather(seed: int) -> None:
+        for rows in np.random.default_rng(seed).integers(0, 60, (80, 8)):
+            tokens, _ = store.features.gather(rows)
+            if not np.array_equal(tokens, np.concatenate([store.samples[row] for row in rows])):
+                wrong.append(rows)
+
+    def view(seed: int) -> None:
+        held: list[tuple[int, np.ndarray]] = []
+        for row in np.random.default_rng(seed).integers(0, 60, 400).tolist():
+            held = [*held, (row, store.features[row])][-8:]
+            wrong.extend(kept for kept, tokens in held if not np.array_equal(tokens, store.samples[kept]))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3) for work in (gather, view)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    del store.features
+    gc.collect()
+    assert mappings(tmp_path) == 0
 
 
 def test_a_version_that_lists_more_rows_than_there_are(tmp_path: Path, made: Callable[..., object]) -> None:
