@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+from numpy.typing import NDArray
 
 Sample = dict[str, Any]
 Batch = dict[str, Any]
@@ -27,10 +27,12 @@ def collate_padded(samples: Sequence[Sample]) -> Batch:
     """A padded batch; a modality that a sample lacks is a row of the mask that is False throughout."""
     tokens, mask = {}, {}
     for name, pieces in tokens_of(samples).items():
-        lengths = torch.tensor([len(piece) for piece in pieces])
-        padded = pad_sequence(pieces, batch_first=True)
-        tokens[name] = padded if padded.shape[1] else padded.new_zeros(len(pieces), 1, pieces[0].shape[1])
-        mask[name] = torch.arange(tokens[name].shape[1]) < lengths[:, None]
+        lengths = np.array([len(piece) for piece in pieces])
+        real = np.arange(max(1, lengths.max())) < lengths[:, None]
+        padded = np.zeros((*real.shape, pieces[0].shape[1]), pieces[0].dtype)
+        for row, piece in zip(padded, pieces, strict=True):
+            row[: len(piece)] = piece
+        tokens[name], mask[name] = torch.from_numpy(padded), torch.from_numpy(real)
     return {**described(samples), "tokens": tokens, "mask": mask}
 
 
@@ -38,14 +40,14 @@ def collate_packed(samples: Sequence[Sample]) -> Batch:
     """A packed batch; a modality that a sample lacks has no tokens."""
     tokens, offset = {}, {}
     for name, pieces in tokens_of(samples).items():
-        tokens[name] = torch.cat(pieces)
+        tokens[name] = torch.from_numpy(np.concatenate(pieces))
         offset[name] = torch.tensor([0, *(len(piece) for piece in pieces)]).cumsum(0)
     return {**described(samples), "tokens": tokens, "offset": offset}
 
 
-def tokens_of(samples: Sequence[Sample]) -> dict[str, list[Tensor]]:
-    """Modality -> the tokens (S, D) of each sample."""
-    return {name: [sample["tokens"][name] for sample in samples] for name in samples[0]["tokens"]}
+def tokens_of(samples: Sequence[Sample]) -> dict[str, list[NDArray[Any]]]:
+    """Modality -> the tokens (S, D) of each sample, as arrays: numpy's copies wake no threads for a batch."""
+    return {name: [sample["tokens"][name].numpy() for sample in samples] for name in samples[0]["tokens"]}
 
 
 def described(samples: Sequence[Sample]) -> Batch:
