@@ -60,7 +60,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Batch:
-    """rows: (B,) int64, positions in samples.parquet; targets: (B,) int64 class index or float32 score."""
+    """rows: (B,) int64, positions in the table of samples; targets: (B,) int64 class index or float32 score."""
 
     rows: Tensor
     inputs: Inputs

@@ -1,4 +1,4 @@
-"""Which samples have which modality: boolean columns `has_<modality>` of samples.parquet.
+"""Which samples have which modality: boolean columns `has_<modality>` of the samples.
 
 True where the dataset has a source for the sample, whether or not it could be read: what came of it stands as the
 status in the store's versions.

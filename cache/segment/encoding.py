@@ -1,7 +1,7 @@
 """From an encoder's floats to what a segment stores, refusing what the stored type cannot hold.
 
 float16 and float32 are casts. int8 keeps one float32 scale a token (scale = max|x| / 127) and is read back as float16:
-half the disk for a relative error that is measured here and written into store.json.
+half the disk for a relative error that is measured here and kept beside the items.
 """
 
 from dataclasses import dataclass

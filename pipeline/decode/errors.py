@@ -15,7 +15,7 @@ LONGEST = 300
 
 
 class DecodeError(RunFailed):
-    """One item's bytes are not what its modality needs; the message is the reason written to items.parquet."""
+    """One item's bytes are not what its modality needs; the message is recorded as the reason."""
 
 
 def readable(error: Exception) -> DecodeError:

@@ -1,5 +1,5 @@
 """What a user must know of a dataset is said by pgm extract, stands on the card and is said again by training; and
-samples.parquet says who has which modality."""
+its table of samples says who has which modality."""
 
 from __future__ import annotations
 

@@ -50,9 +50,9 @@ OF_THE_SAMPLES = ("dataset",)
 
 @dataclass(frozen=True)
 class TrainingData:
-    """targets (N,) for all samples of the dataset; splits: name -> rows of samples.parquet; features by modality.
+    """targets (N,) for all samples of the dataset; splits: name -> rows of samples; features by modality.
 
-    samples: samples.parquet as used. said: what opening the data brought up. storage, version: the dataset's place, and
+    samples: their table as used. said: what opening the data brought up. storage, version: the dataset's place, and
     which of its versions was opened.
     """
 
@@ -70,7 +70,7 @@ class TrainingData:
     samples: pa.Table
 
     def labels(self, columns: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """Those of these columns that samples.parquet has, of numbers and without gaps: (N,) each."""
+        """Those of these columns that the samples have, of numbers and without gaps: (N,) each."""
         found = {name: self.samples[name] for name in columns if name in self.samples.column_names}
         whole = {name: column.to_numpy() for name, column in found.items() if not column.null_count}
         return {name: values for name, values in whole.items() if values.dtype.kind in "biuf"}
@@ -161,7 +161,7 @@ def load_data(
 
 
 def with_split(dataset: CachedDataset, name: str | None) -> tuple[pa.Table, tuple[str, ...]]:
-    """samples.parquet, with the split column of a named split where there is a name, and a note that says which."""
+    """The table of samples, with the split column of a named split where there is a name, and a note of it."""
     if name is None:
         return dataset.samples, ()
     made, column = open_split(dataset, name)
@@ -190,7 +190,7 @@ def labels_of(samples: pa.Table, card: DatasetCard) -> NDArray[Any]:
     if card.label_column not in samples.column_names:
         raise NotFound(
             f"Dataset {card.name!r} has no column {card.label_column!r} to learn; "
-            f"samples.parquet has {', '.join(samples.column_names)}."
+            f"its table of samples has {', '.join(samples.column_names)}."
         )
     column = samples[card.label_column]
     if column.null_count:
@@ -212,7 +212,7 @@ def splits_of(
     """Rows of train, val and test; val carved from train where there is none."""
     splits: dict[str, Rows] = rows_of(samples["split"])
     if not len(splits["train"]):
-        raise UserError(f"Dataset {card.name!r} has no training samples: no row of samples.parquet has split 'train'.")
+        raise UserError(f"Dataset {card.name!r} has no training samples: no sample has split 'train'.")
     if len(splits["val"]):
         return splits, ()
     train = splits["train"]
@@ -231,7 +231,7 @@ def splits_of(
 
 
 def grouping(samples: pa.Table, rows: Rows, whole: bool, context: Context | None) -> Groups | None:
-    """The groups of some rows of samples.parquet, where batches hold them whole or tokens are neighbours."""
+    """The groups of some rows of the table of samples, where batches hold them whole or tokens are neighbours."""
     if not (whole or context):
         return None
     ids = [str(name) for name in samples["id"].to_pylist()]

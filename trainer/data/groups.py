@@ -1,7 +1,7 @@
 """Groups of samples: the utterances of a video or of a dialogue, one after the other.
 
 The column `group` says which samples belong together. They follow each other by the numbers in their ids where these
-differ in nothing else (video_2 before video_10), and as samples.parquet lists them otherwise (IEMOCAP's ids name the
+differ in nothing else (video_2 before video_10), and as the dataset lists them otherwise (IEMOCAP's ids name the
 speaker before the number). Within a split they are counted anew: a group that straddles splits is another in each.
 """
 
@@ -46,7 +46,7 @@ def groups_of(
         asked = "--sequence group reads" if context else "This method reads whole"
         raise UserError(
             f"{asked} videos or dialogues, and this dataset does not say which samples belong together: "
-            "samples.parquet has no column 'group'."
+            "its table of samples has no column 'group'."
         )
     codes = np.unique([names[row] for row in rows], return_inverse=True)[1].astype(np.int64)
     turns = np.empty(len(codes), np.int64)

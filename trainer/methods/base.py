@@ -213,7 +213,7 @@ class MethodConfig(Protocol):
 
     version: of the method's code, raised when the same configuration comes to other numbers. It may say more in class
     variables: `retrieves = False` where the fused vector cannot be compared; `whole_groups = True` where a batch must
-    hold whole groups (dialogues, videos); `further_labels`, columns of samples.parquet that training uses where the
+    hold whole groups (dialogues, videos); `further_labels`, columns of the samples that training uses where the
     dataset has them.
     """
 

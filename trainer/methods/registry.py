@@ -67,7 +67,7 @@ class MethodChoice:
 
     @property
     def further_labels(self) -> tuple[str, ...]:
-        """Columns of samples.parquet that training uses besides the label, where the dataset has them."""
+        """Columns of the samples that training uses besides the label, where the dataset has them."""
         return tuple(getattr(self.config, "further_labels", ()))
 
 

@@ -47,7 +47,7 @@ class Loaded:
     def feed(
         self, kind: str, features: Mapping[str, Features], rows: Rows, targets: NDArray[Any], samples: pa.Table
     ) -> Feed:
-        """The feed of some rows of a dataset, read as the run reads its own; `samples` is samples.parquet."""
+        """The feed of some rows of a dataset, read as the run reads its own; `samples` is the table of samples."""
         groups = grouping(samples, rows, self.whole_groups, self.context)
         return open_feed(kind, features, rows, targets, self.protocol.tokens, self.machine.device, groups)
 
