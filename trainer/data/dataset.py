@@ -38,7 +38,6 @@ from ..head.switches import nearest
 from ..protocol import Protocol
 from ..randomness import derived
 from ..tasks import Task, task_for
-from ..tasks.choice import targets_for
 from .feed import present_lengths
 from .groups import Groups, groups_of
 from .order import Rows
@@ -141,7 +140,7 @@ def load_data(
     card, (samples, named) = dataset.card, with_split(dataset, split)
     labels = labels_of(samples, card)
     task = task_for(card, protocol, tuple(modalities), labels)
-    targets = targets_for(task, labels)
+    targets = task.targets(labels)
     splits, notes = splits_of(samples, card, targets, protocol)
     splits, dropped = with_features(splits, features)
     return TrainingData(

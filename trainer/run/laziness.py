@@ -102,15 +102,15 @@ def measure(resolved: Resolved) -> Laziness:
     from .training import feed_of
 
     data = resolved.data
-    check(tuple(data.features), data.card.task, len(data.splits["test"]))
+    check(tuple(data.features), type(data.task), len(data.splits["test"]))
     loaded = load(resolved.run, str(resolved.device), data.task)
     with fitting_threads(loaded.model, resolved.device):
         return measured(loaded, data.task, feed_of(resolved, "test", "auto"))
 
 
-def check(modalities: Sequence[str], task: str, samples: int = 1) -> None:
+def check(modalities: Sequence[str], task: type[Task], samples: int = 1) -> None:
     """Raise UserError where laziness has no meaning, or its measuring no end."""
-    if task == "retrieval":
+    if task.cross_modal:
         raise UserError(
             "Laziness is how little a joint model makes of one of its modalities, and a retrieval dataset's two "
             "modalities are query and gallery: neither can be left out. Choose a classification or sentiment dataset."

@@ -26,7 +26,7 @@ class Fusion(Study):
     def spec(self, request: Request, options: StudyOptions) -> TableSpec:
         """A single modality cannot retrieve across two, so there are no such rows for retrieval."""
         modalities, task = known_of(request)
-        alone = [Row(f"Single-Modal ({m.capitalize()})", f"single:{m}") for m in modalities if task != "retrieval"]
+        alone = [Row(f"Single-Modal ({m.capitalize()})", f"single:{m}") for m in modalities if not task.cross_modal]
         rows = (*alone, *FUSIONS, Row("PgM", "pgm"))
         return TableSpec("Table 2: modal learning baselines and PgM", rows, "PgM", paper="2")
 

@@ -24,6 +24,7 @@ from ..methods import METHODS, modalities_of
 from ..run.masked_test import MaskedTests, SplitMask, split_mask
 from ..run.request import MISSING_NOTE, Request, resolve
 from ..run.seeds import Spread, spread, spread_of
+from ..tasks import Task
 from .engine.options import StudyOptions, known_of
 from .engine.plan import Cell, TablePlan, reason_against
 from .engine.rates import rates_of
@@ -323,9 +324,9 @@ class MissingModalities(Study):
         return figure
 
 
-def check_dataset(request: Request, modalities: Sequence[str], task: str) -> None:
+def check_dataset(request: Request, modalities: Sequence[str], task: type[Task]) -> None:
     """Raise UserError for a dataset that a modality cannot be taken away from."""
-    if task == "retrieval":
+    if task.cross_modal:
         raise UserError(
             f"{request.dataset} is a retrieval dataset: a sample is found in one modality by its other one, so a "
             "sample that lacks either cannot be ranked. table missing is for classification, emotion and sentiment."

@@ -1,7 +1,7 @@
 """Tasks: what is learned from a dataset and how it is judged."""
 
 from .base import Forward, Task, Views
-from .choice import task_for
+from .choice import kind_of, task_for
 from .classification import Classification, Emotion
 from .retrieval import Retrieval
 from .sentiment import SentimentClasses, SentimentRegression
@@ -15,5 +15,6 @@ __all__ = [
     "SentimentRegression",
     "Task",
     "Views",
+    "kind_of",
     "task_for",
 ]

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ..batch import Inputs
 from ..methods.base import MethodOutput
+from ..protocol import Protocol as TrainingProtocol
+from .linear import class_probabilities, side_by_side
 from .scores import Columns, SampleScores
 
 
@@ -25,6 +27,7 @@ class Forward(Protocol):
 
 
 Views = Mapping[str, NDArray[np.float32]]  # view name -> (N, outputs) logits or (N, d) embeddings
+Vectors = Mapping[str, Mapping[str, NDArray[np.float32]]]  # split -> modality -> (N, D)
 
 
 class Task(ABC):
@@ -40,6 +43,15 @@ class Task(ABC):
     cross_modal: ClassVar[bool] = False  # an item is looked up in one modality by another, so a sample needs both
     outputs: int  # width of the head
     classes: tuple[str, ...] = ()  # what targets are one of; none for scores
+
+    @classmethod
+    @abstractmethod
+    def of(cls, classes: tuple[str, ...], modalities: tuple[str, ...], protocol: TrainingProtocol) -> Task:
+        """The task of a dataset with these classes, read in these modalities, under this protocol."""
+
+    def targets(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """A label column (N,) as the loss and the metrics take it: int64 classes, unless the task says otherwise."""
+        return labels.astype(np.int64)
 
     @abstractmethod
     def loss(
@@ -62,6 +74,17 @@ class Task(ABC):
     @abstractmethod
     def sample_scores(self, predictions: Columns) -> SampleScores:
         """The primary metric sample by sample, from the predictions table's columns, its targets included."""
+
+    def constant(self, train: NDArray[Any], count: int) -> Views:
+        """What guesses the same for each of `count` samples, the best by the training targets: the most frequent
+        class."""
+        return {"logits": np.tile(np.bincount(train, minlength=self.outputs).astype(np.float32), (count, 1))}
+
+    def probed(self, vectors: Vectors, train: NDArray[Any], strength: float) -> tuple[Views, Views]:
+        """What a linear model of this strength, fitted on the training vectors, gives of validation and test."""
+        found = class_probabilities(side_by_side(vectors), train, self.outputs, strength)
+        val, test = ({"logits": np.log(probabilities + 1e-12)} for probabilities in found)
+        return val, test
 
     def alone(self) -> Task:
         """The task as one modality can be judged on it; itself unless it needs two."""

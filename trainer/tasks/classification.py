@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..batch import Inputs
 from ..methods.base import MethodOutput
+from ..protocol import Protocol
 from . import metrics
 from .base import Forward, Task, Views
 from .scores import Columns, SampleScores
@@ -29,6 +30,10 @@ class Classification(Task):
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.classes = classes
         self.outputs = len(classes)
+
+    @classmethod
+    def of(cls, classes: tuple[str, ...], modalities: tuple[str, ...], protocol: Protocol) -> Task:
+        return cls(classes)
 
     def loss(
         self, forward: Forward, inputs: Inputs, targets: Tensor

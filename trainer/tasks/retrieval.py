@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from ...cache.errors import UserError
 from ..batch import Inputs
 from ..methods.base import MethodOutput
+from ..protocol import Protocol
 from . import metrics
-from .base import Forward, Task, Views
+from .base import Forward, Task, Vectors, Views
 from .classification import Classification
+from .linear import class_probabilities
 from .scores import Columns, SampleScores
 
 TEMPERATURE = 0.1
@@ -47,6 +49,10 @@ class Retrieval(Task):
         self.modalities = tuple(
             sorted(modalities, key=lambda m: (m == "text", m))
         )  # image before text, as tables print
+
+    @classmethod
+    def of(cls, classes: tuple[str, ...], modalities: tuple[str, ...], protocol: Protocol) -> Task:
+        return cls(classes, modalities)
 
     def loss(
         self, forward: Forward, inputs: Inputs, targets: Tensor
@@ -103,6 +109,18 @@ class Retrieval(Task):
             values[asked, part] = metrics.average_precision(relevant)
             counts[asked, part] = 1
         return SampleScores(values, counts)
+
+    def constant(self, train: NDArray[Any], count: int) -> Views:
+        logits = super().constant(train, count)["logits"]
+        return dict.fromkeys(self.modalities, logits)
+
+    def probed(self, vectors: Vectors, train: NDArray[Any], strength: float) -> tuple[Views, Views]:
+        """Each modality has its own model, and class probabilities are compared across modalities."""
+        found = {
+            m: class_probabilities({split: vectors[split][m] for split in vectors}, train, self.outputs, strength)
+            for m in self.modalities
+        }
+        return {m: pair[0] for m, pair in found.items()}, {m: pair[1] for m, pair in found.items()}
 
     def alone(self) -> Task:
         return Classification(self.classes)

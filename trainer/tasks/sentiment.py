@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from ..batch import Inputs
 from ..methods.base import MethodOutput
+from ..protocol import Protocol
 from . import metrics
-from .base import Forward, Task, Views
+from .base import Forward, Task, Vectors, Views
 from .classification import Classification
+from .linear import scores, side_by_side
 from .scores import Columns, SampleScores
 
 POLARITIES = ("negative", "neutral", "positive")
@@ -31,6 +33,15 @@ class SentimentRegression(Task):
     larger_is_better: ClassVar[bool] = False
     outputs = 1
 
+    @classmethod
+    def of(cls, classes: tuple[str, ...], modalities: tuple[str, ...], protocol: Protocol) -> Task:
+        """As the protocol's switch `sentiment` says."""
+        return SentimentClasses() if protocol.sentiment == "classes" else cls()
+
+    def targets(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """float32 scores."""
+        return labels.astype(np.float32)
+
     def loss(
         self, forward: Forward, inputs: Inputs, targets: Tensor
     ) -> tuple[Tensor, MethodOutput, Mapping[str, Tensor]]:
@@ -42,6 +53,14 @@ class SentimentRegression(Task):
 
     def predictions(self, views: Views) -> dict[str, Any]:
         return {"prediction": views["logits"][:, 0]}
+
+    def constant(self, train: NDArray[Any], count: int) -> Views:
+        """The median score."""
+        return {"logits": np.full((count, 1), np.median(train), np.float32)}
+
+    def probed(self, vectors: Vectors, train: NDArray[Any], strength: float) -> tuple[Views, Views]:
+        val, test = ({"logits": found} for found in scores(side_by_side(vectors), train, strength))
+        return val, test
 
     def sample_scores(self, predictions: Columns) -> SampleScores:
         """Right or wrong about negative or not."""
@@ -56,6 +75,10 @@ class SentimentClasses(Classification):
 
     def __init__(self) -> None:
         super().__init__(POLARITIES)
+
+    def targets(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """Classes as they are; of scores their sign."""
+        return polarity(labels) if labels.dtype.kind == "f" else super().targets(labels)
 
     def metrics(self, views: Views, targets: NDArray[Any]) -> dict[str, float]:
         return metrics.sentiment_classes(targets, views["logits"])

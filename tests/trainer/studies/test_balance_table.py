@@ -38,6 +38,7 @@ from pgm.trainer.studies.engine.options import StudyOptions
 from pgm.trainer.studies.engine.plan import TablePlan, plan_table
 from pgm.trainer.studies.engine.runner import Crew, run_cells
 from pgm.trainer.studies.engine.study import FORMATS
+from pgm.trainer.tasks import Classification
 from safetensors.torch import load_file, save_file
 
 from ..conftest import TINY
@@ -352,7 +353,7 @@ def test_retrieval_is_refused(make_toy: Callable[..., Path], tmp_path: Path) -> 
 
 def test_too_many_modalities_and_no_test_split_are_refused(make_toy: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at most 4 with --modality"):
-        check([f"m{i}" for i in range(5)], "classification")
+        check([f"m{i}" for i in range(5)], Classification)
     root = make_toy(tmp_path / "features", counts={"train": 40, "val": 20})
     told = invoked(root, tmp_path / "runs", "table", "balance")
     assert "no test samples" in str(told.exception)

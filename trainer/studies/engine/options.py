@@ -32,6 +32,7 @@ from ...run.commands import (
 
 if TYPE_CHECKING:
     from ...run.request import Request
+    from ...tasks import Task
     from .runner import Crew
     from .study import Study
 
@@ -152,13 +153,14 @@ class StudyOptions:
                 raise UserError(f"--{name.replace('_', '-')} belongs to {' and '.join(takers)}, not to {study.name}.")
 
 
-def known_of(base: Request) -> tuple[tuple[str, ...], str]:
-    """The modalities a table is about, and the dataset's task."""
+def known_of(base: Request) -> tuple[tuple[str, ...], type[Task]]:
+    """The modalities a table is about, and the dataset's kind of task."""
     from ....cache import open_dataset
     from ...data.dataset import modalities_in, only_dataset
+    from ...tasks import kind_of
 
     dataset = open_dataset(base.features, base.dataset or only_dataset(base.features), base.version)
-    return modalities_in(dataset, base.modalities), dataset.card.task
+    return modalities_in(dataset, base.modalities), kind_of(dataset.card)
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
