@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from .loaders import collate_padded as collate_padded
     from .loaders import huggingface_dataset as huggingface_dataset
     from .pipeline import extract as extract
+    from .trainer import PgMClassifier as PgMClassifier
+    from .trainer import PgMRegressor as PgMRegressor
+    from .trainer import Run as Run
+    from .trainer import ablate as ablate
+    from .trainer import evaluate as evaluate
+    from .trainer import open_run as open_run
+    from .trainer import predict as predict
+    from .trainer import table as table
     from .trainer import train as train
     from .trainer.head import FusionConfig as FusionConfig
     from .trainer.head import FusionHead as FusionHead
@@ -35,6 +43,14 @@ _EXPORTS = {
     "huggingface_dataset": ".loaders",
     "open_dataset": ".cache",
     "open_features": ".cache",
+    "PgMClassifier": ".trainer",
+    "PgMRegressor": ".trainer",
+    "Run": ".trainer",
+    "ablate": ".trainer",
+    "evaluate": ".trainer",
+    "open_run": ".trainer",
+    "predict": ".trainer",
+    "table": ".trainer",
     "train": ".trainer",
 }
 __all__ = list(_EXPORTS)

@@ -205,7 +205,7 @@ def hardest(cells: Sequence[Cell], look: Look, folder: str) -> list[dict[str, An
     task = cells[0].resolved.data.task
     classes = task.classes
     for cell in cells:
-        path = cell.run.predictions("test")
+        path = cell.run.predictions_path("test")
         if not path.exists():
             continue
         read = read_predictions(path)

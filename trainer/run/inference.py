@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,9 +28,12 @@ from .evaluation import collect, evaluate
 from .loop import Machine
 from .model import Model, unit_statistics
 from .predictions import predictions_table, write_predictions
-from .request import device_for
-from .runs import Run
+from .request import device_for, features_root
+from .runs import Run, dataframe
 from .training import assembled
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,29 @@ def evaluate_run(run: Run, split: str, features: Place | None, feed: str, device
     }
 
 
+def evaluate_on(
+    run: Run, split: str = "test", features: Place | None = None, *, feed: str = "auto", device: str = "auto"
+) -> dict[str, float]:
+    """The metrics of a split, by the saved weights: `pgm.evaluate(run, "val")`. As `evaluate_run`."""
+    return dict(evaluate_run(run, split, features, feed, device)["metrics"])
+
+
+def predicted(
+    run: Run,
+    dataset: str | None = None,
+    features: Place | None = None,
+    *,
+    stores: Mapping[str, str] | None = None,
+    feed: str = "auto",
+    device: str = "auto",
+) -> DataFrame:
+    """What a run says of every sample of a cached dataset, also one without labels: `pgm.predict(run, "new")`.
+
+    Raises IdentityMismatch when a store comes from another encoder than the run's.
+    """
+    return dataframe(predictions_of(run, features_root(features), dataset, stores or {}, feed, device))
+
+
 def data_of(run: Run, features: Place | None) -> TrainingData:
     """The data a run was trained on, opened again: the dataset's version and the split it was trained on.
 
@@ -146,7 +172,17 @@ def predict(
     feed: str,
     device: str,
 ) -> int:
-    """Write predictions for every sample of a cached dataset; returns how many. Labels are not needed.
+    """Write predictions for every sample of a cached dataset; returns how many. Labels are not needed."""
+    table = predictions_of(run, features, dataset, stores, feed, device)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_predictions(out, table)
+    return len(table)
+
+
+def predictions_of(
+    run: Run, features: Place, dataset: str | None, stores: Mapping[str, str], feed: str, device: str
+) -> pa.Table:
+    """The predictions table for every sample of a cached dataset, in its order.
 
     Batches are those of the run's own evaluation where this is the data it was trained on (`evaluated_together`).
     Raises IdentityMismatch when a store comes from another encoder than the run's, naming the fields that differ.
@@ -164,10 +200,7 @@ def predict(
         parts.append(collect(loaded.model, task, samples, loaded.machine))
     back = np.argsort(np.concatenate(order))
     views = {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
-    table = predictions_table(task, cached.samples["id"].to_pylist(), views, None)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_predictions(out, table)
-    return len(back)
+    return predictions_table(task, cached.samples["id"].to_pylist(), views, None)
 
 
 def evaluated_together(run: Run, cached: CachedDataset, opened: Mapping[str, Features]) -> list[Rows]:

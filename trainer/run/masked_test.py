@@ -37,9 +37,9 @@ class SplitMask:
         """Where a run keeps what came out."""
         return run.path / f"test-{self.missing.name}.json"
 
-    def predictions(self, run: Run) -> Path:
+    def predictions_path(self, run: Run) -> Path:
         """The predictions under this mask; those of the run's own test where nothing is hidden."""
-        return run.predictions("test" if self.cells is None else f"test-{self.missing.name}")
+        return run.predictions_path("test" if self.cells is None else f"test-{self.missing.name}")
 
     def metrics(self, run: Run) -> dict[str, float] | None:
         """The finished run's metrics under this mask; None where it was not evaluated under these cells."""
@@ -50,7 +50,7 @@ class SplitMask:
         except (FileNotFoundError, CorruptStore):
             # It can be had again from the weights, so damage costs an evaluation and nothing else.
             return None
-        return dict(kept["metrics"]) if kept["missing"] == self.cells and self.predictions(run).exists() else None
+        return dict(kept["metrics"]) if kept["missing"] == self.cells and self.predictions_path(run).exists() else None
 
 
 @dataclass(frozen=True)
@@ -90,5 +90,5 @@ def evaluate_under(resolved: Resolved, mask: SplitMask) -> None:
     feed = loaded.feed("auto", shown, rows, data.targets[rows], data.samples)
     found = evaluate(loaded.model, data.task, feed, loaded.machine)
     table = predictions_table(data.task, [data.ids[row] for row in rows], found.views, found.targets)
-    write_predictions(mask.predictions(run), table)
+    write_predictions(mask.predictions_path(run), table)
     write_sealed_json(mask.file(run), {"run": run.id, "missing": dict(mask.cells or {}), "metrics": found.metrics})

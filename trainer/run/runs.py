@@ -20,14 +20,23 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ...cache.errors import NotFound, UserError
 from ...cache.store.identity import canonical_json, field_differences
 from ..head.switches import nearest
 from .files import read_json
 from .home import CONFIG, RESULT, WEIGHTS, Home, Root, folder_of, home_of, known_runs
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from .model import Model
 
 METRICS = "metrics.jsonl"
 ENVIRONMENT = "environment.json"
@@ -93,13 +102,69 @@ class Run:
             self.home.fetch(self.path, weights=True)
         return self.path / WEIGHTS
 
-    def predictions(self, split: str) -> Path:
+    def predictions_path(self, split: str) -> Path:
         return self.path / f"predictions-{split}.parquet"
+
+    def predictions(self, split: str = "test") -> DataFrame:
+        """What the run said of each sample of "val" or "test", beside its target: a row a sample.
+
+        Raises NotFound where the split has none, UserError where pandas is not installed.
+        """
+        if not self.predictions_path(split).exists():
+            raise NotFound(f"Run {self.id} has no predictions of {split!r}; it has those of val and test.")
+        return dataframe(pq.read_table(self.predictions_path(split)))
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """One record an epoch."""
         return [json.loads(line) for line in (self.path / METRICS).read_text().splitlines()]
+
+    @property
+    def history(self) -> DataFrame:
+        """The epochs as a table: stage, epoch, losses and validation metrics, a column each."""
+        return dataframe(pa.Table.from_pylist([flat(record) for record in self.metrics]))
+
+    def model(self, device: str = "auto") -> Model:
+        """The trained model with the selected weights, in eval mode."""
+        from .inference import load, task_of
+
+        return load(self, device, task_of(self)).model.eval()
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what was asked, and what came out."""
+        if not self.finished:
+            return f"<p>run <code>{self.id}</code>, not finished</p>"
+        config, result = self.config, self.result
+        cells = "".join(f"<td>{100 * value:.2f}</td>" for value in result["test"].values())
+        names = "".join(f"<th>test {escape(name)}</th>" for name in result["test"])
+        what = f"{config['method']['name']} on {config['dataset']}, seed {config['seed']}"
+        return (
+            f"<table><caption>run <code>{self.id}</code>: {escape(what)}</caption><thead><tr>{names}"
+            f"<th>parameters</th><th>seconds</th></tr></thead><tbody><tr>{cells}<td>{result['parameters']:,}</td>"
+            f"<td>{result['seconds']:.1f}</td></tr></tbody></table>"
+        )
+
+
+def dataframe(table: pa.Table) -> DataFrame:
+    """An Arrow table as pandas has it. Raises UserError where pandas is not installed."""
+    try:
+        import pandas  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "Data frames are pandas': pip install 'pgm[pandas]'. The files themselves are Parquet."
+        ) from None
+    return table.to_pandas()
+
+
+def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """{"losses": {"task": 1}} as {"losses.task": 1}."""
+    found: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{inner}": of for inner, of in flat(value).items()}
+        else:
+            found[name] = value
+    return found
 
 
 def run_at(root: Root, name: str) -> Run:

@@ -185,7 +185,7 @@ def finish(run: Run, resolved: Resolved, how: Execution, training: Training, sec
             scores[split] = evaluate(model, data.task, feed, training.machine)
             ids = [data.ids[row] for row in feed.rows]
             table = predictions_table(data.task, ids, scores[split].views, scores[split].targets)
-            write_predictions(run.predictions(split), table)
+            write_predictions(run.predictions_path(split), table)
     result = {
         "run": run.id,
         "dataset": data.card.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +17,9 @@ from .engine.options import PrintOptions, RunOptions, StudyOptions, WorkerOption
 
 if TYPE_CHECKING:
     from ..run.request import Request
-    from .engine.plan import TablePlan
-    from .engine.runner import Crew, Failure
+    from .engine.make import Table
+    from .engine.plan import Cell, TablePlan
+    from .engine.rows import TableSpec
     from .engine.study import Study
 
 TABLE_EXAMPLE = f"""Example:
@@ -92,14 +94,16 @@ def figure_command(
     study = study_named(which, "figure")
     from .engine.draw import save
 
-    base = chosen.request(crew.device)
-    plan, failures = finished(study, base, chosen.seeds, crew.crew, options)
-    if failures:
-        first = failures[0]
-        raise RunFailed(f"{len(failures)} runs failed, the first {first.label}, seed {first.seed}: {first.reason}")
-    written = save(study.figure(plan, study.results(plan)), out / f"{base.dataset}-{study.name}")
+    found = made(study, chosen, crew, options)
+    if found.failures:
+        first = found.failures[0]
+        raise RunFailed(
+            f"{len(found.failures)} runs failed, the first {first.label}, seed {first.seed}: {first.reason}"
+        )
+    dataset = chosen.request(crew.device).dataset
+    written = save(found.figure(), out / f"{dataset}-{study.name}")
     if as_json:
-        print(json.dumps({"figure": study.name, "dataset": base.dataset, "files": [str(path) for path in written]}))
+        print(json.dumps({"figure": study.name, "dataset": dataset, "files": [str(path) for path in written]}))
     else:
         print(f"wrote {' and '.join(map(str, written))}", file=sys.stderr)
 
@@ -111,43 +115,41 @@ def make_table(
     from .engine.study import check_format
 
     check_format(shown.form)
-    base = chosen.request(crew.device)
     if shown.plan:
-        show_plan(planned(study, base, chosen.seeds, options), shown.form == "json")
+        from .engine.plan import plan_table
+
+        base = chosen.request(crew.device)
+        show_plan(plan_table(spec_of(study, base, options), base, chosen.seeds), shown.form == "json")
         return
-    plan, failures = finished(study, base, chosen.seeds, crew.crew, options)
-    print(study.text(study.results(plan, failures), shown.form))
-    if failures:
+    found = made(study, chosen, crew, options)
+    print(found.text(shown.form))
+    if found.failures:
         raise RunFailed(
-            f"{len(failures)} runs failed; the others are kept, and the same command tries the failed ones again."
+            f"{len(found.failures)} runs failed; the others are kept, and the same command tries the failed ones again."
         )
 
 
-def planned(study: Study, base: Request, seeds: int, options: StudyOptions) -> TablePlan:
-    """The study's runs on a dataset. Raises UserError for what it cannot be asked, and for notes says them."""
-    from .engine.plan import plan_table
-
+def spec_of(study: Study, base: Request, options: StudyOptions) -> TableSpec:
+    """The study's rows on a dataset, and its notes on stderr. Raises UserError for what it cannot be asked."""
     options.only_for(study)
     spec = study.spec(base, options)
     for note in spec.notes:
         print(f"note: {note}", file=sys.stderr)
-    return plan_table(spec, base, seeds)
+    return spec
 
 
-def finished(
-    study: Study, base: Request, seeds: int, crew: Crew, options: StudyOptions
-) -> tuple[TablePlan, list[Failure]]:
-    """The study's runs, trained where they are missing, and what failed of them."""
+def made(study: Study, chosen: RunOptions, crew: WorkerOptions, options: StudyOptions) -> Table:
+    """The study with its runs, trained where they are missing."""
     from .engine.display import TableDisplay
-    from .engine.runner import run_cells
+    from .engine.make import make
 
-    plan = planned(study, base, seeds, options)
-    if not plan.cells:
-        return plan, []
+    base = chosen.request(crew.device)
     with TableDisplay() as display:
-        missing = plan.missing
-        display.announce(plan.spec.title, len({cell.run.path for cell in plan.cells}), missing)
-        return plan, run_cells(missing, crew, display)
+
+        def announced(plan: TablePlan, missing: Sequence[Cell]) -> None:
+            display.announce(plan.spec.title, len({cell.run.path for cell in plan.cells}), missing)
+
+        return make(study, spec_of(study, base, options), base, chosen.seeds, crew.crew, announced, display)
 
 
 def show_plan(planned: Any, as_json: bool) -> None:

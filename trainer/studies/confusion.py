@@ -88,7 +88,7 @@ def counted(cells: Sequence[Cell]) -> NDArray[np.int64]:
     count = len(cells[0].resolved.data.task.classes)
     counts = np.zeros((count, count), np.int64)
     for cell in cells:
-        table = pq.read_table(cell.run.predictions("test"))
+        table = pq.read_table(cell.run.predictions_path("test"))
         np.add.at(counts, (table["target"].to_numpy(), table["prediction"].to_numpy()), 1)
     return counts
 

@@ -80,7 +80,7 @@ def test_a_run_trains_on_the_split_it_names_and_says_so(
     ids = open_dataset(grouped, "toy").samples["id"].to_pylist()
     import pyarrow.parquet as pq
 
-    tested = pq.read_table(run.predictions("test"))["id"].to_pylist()
+    tested = pq.read_table(run.predictions_path("test"))["id"].to_pylist()
     assert tested == [name for name, part in zip(ids, parts, strict=True) if part == "test"]
     told = "Split videos, drawn by: pgm cache split toy --by group --val 0.2 --test 0.2 --seed 0 --name videos"
     assert told in run.result["notes"]

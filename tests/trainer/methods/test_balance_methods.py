@@ -483,7 +483,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(name: str, toy: Path, tmp_pa
     assert (tmp_path / "cut" / whole.id / "checkpoint.pt").exists()
     again = run("cut", lambda event: None)
     assert again.weights.read_bytes() == whole.weights.read_bytes()
-    assert again.predictions("test").read_bytes() == whole.predictions("test").read_bytes()
+    assert again.predictions_path("test").read_bytes() == whole.predictions_path("test").read_bytes()
     assert [e["losses"] for e in again.metrics] == [e["losses"] for e in whole.metrics]
 
 

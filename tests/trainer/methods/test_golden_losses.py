@@ -95,7 +95,7 @@ def measured(run: Run) -> dict[str, Any]:
     """What a golden entry holds: versions, the loss of every epoch, and the deviation of the test answers."""
     versions = {**run.config["recipe"], "method": run.config["method"]["version"]}
     losses = [entry["losses"]["loss"] for entry in run.metrics]
-    table = pq.read_table(run.predictions("test"))
+    table = pq.read_table(run.predictions_path("test"))
     answers = [name for name in ("probabilities", "prediction", "embedding_text") if name in table.column_names][:1]
     values = np.array(table.column(answers[0]).to_pylist(), float)
     return {"versions": versions, "losses": losses, "answers": float(np.nanstd(values))}

@@ -355,7 +355,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         run("cut", stop)
     again = run("cut", lambda event: None)
     assert again.weights.read_bytes() == whole.weights.read_bytes()
-    assert again.predictions("test").read_bytes() == whole.predictions("test").read_bytes()
+    assert again.predictions_path("test").read_bytes() == whole.predictions_path("test").read_bytes()
 
 
 def test_what_it_cannot_do_it_refuses_with_the_way_out(

@@ -78,7 +78,7 @@ def test_the_drawn_numbers_are_the_runs(table: TablePlan) -> None:
     full = table.of(table.spec.rows[0])
     only = TablePlan(table.spec, tuple(full))
     counts = counted(full)
-    tables = [pq.read_table(cell.run.predictions("test")) for cell in full]
+    tables = [pq.read_table(cell.run.predictions_path("test")) for cell in full]
     assert counts.sum() == sum(len(t) for t in tables)
     right = sum((t["target"].to_numpy() == t["prediction"].to_numpy()).sum() for t in tables)
     assert np.trace(counts) == right

@@ -51,9 +51,9 @@ def test_shuffled_test_labels_change_nothing_in_training_or_selection(
     assert honest.weights.read_bytes() == other.weights.read_bytes()
     assert journal(honest) == journal(other)
     assert honest.result["epochs"] == other.result["epochs"]
-    assert honest.predictions("val").read_bytes() == other.predictions("val").read_bytes()
+    assert honest.predictions_path("val").read_bytes() == other.predictions_path("val").read_bytes()
     columns = ["id", "prediction"]
-    tables = [pq.read_table(run.predictions("test"), columns=columns) for run in (honest, other)]
+    tables = [pq.read_table(run.predictions_path("test"), columns=columns) for run in (honest, other)]
     assert tables[0].equals(tables[1])
     assert honest.test != other.test, "the labels were really shuffled"
 

@@ -59,7 +59,7 @@ def assert_same(one: Run, other: Run) -> None:
     assert one.weights.read_bytes() == other.weights.read_bytes()
     assert numbers_of(one) == numbers_of(other)
     assert one.test == other.test
-    assert one.predictions("test").read_bytes() == other.predictions("test").read_bytes()
+    assert one.predictions_path("test").read_bytes() == other.predictions_path("test").read_bytes()
 
 
 def kill(features: Path, runs: Path, method: str, epochs: int) -> None:

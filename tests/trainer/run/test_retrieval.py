@@ -66,7 +66,7 @@ def test_retrieval_learns_categories_across_modalities(
     floor = run.result["floors"]["majority"]["map"]
     assert run.test["map"] > floor + 0.3
     assert run.test["map"] == pytest.approx((run.test["map_text_to_vision"] + run.test["map_vision_to_text"]) / 2)
-    table = pq.read_table(run.predictions("test"))
+    table = pq.read_table(run.predictions_path("test"))
     assert {"id", "target", "embedding_text", "embedding_vision"} == set(table.column_names)
 
 

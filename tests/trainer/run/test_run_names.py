@@ -48,7 +48,7 @@ def test_a_first_stage_that_saw_other_samples_is_not_taken_over(
     alone = quick(carved, tmp_path / "alone", "pgm", settings=changes)
     assert second.id == alone.id
     assert second.weights.read_bytes() == alone.weights.read_bytes()
-    assert second.predictions("test").read_bytes() == alone.predictions("test").read_bytes()
+    assert second.predictions_path("test").read_bytes() == alone.predictions_path("test").read_bytes()
     assert second.test == alone.test
 
 
@@ -114,7 +114,7 @@ def first_stage(features: Path) -> Any:
 
 def stored(run: Run, split: str) -> dict[str, Any]:
     """id -> what was stored of the sample, without its target."""
-    return {row["id"]: {**row, "target": None} for row in pq.read_table(run.predictions(split)).to_pylist()}
+    return {row["id"]: {**row, "target": None} for row in pq.read_table(run.predictions_path(split)).to_pylist()}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -141,8 +141,8 @@ def test_what_is_read_back_is_what_was_stored(
     mask = split_mask(resolved.data, Missing(0.2))
     evaluate_under(resolved, mask)
     assert MaskedTests((mask,)).there(run)
-    kept = pq.read_table(mask.predictions(run)).column("probabilities").to_pylist()
-    same = pq.read_table(run.predictions("test")).column("probabilities").to_pylist()
+    kept = pq.read_table(mask.predictions_path(run)).column("probabilities").to_pylist()
+    same = pq.read_table(run.predictions_path("test")).column("probabilities").to_pylist()
     hidden = [any(row) for row in zip(*hidden_cells(resolved), strict=True)]
     untouched = [np.abs(np.subtract(a, b)).max() for a, b, h in zip(kept, same, hidden, strict=True) if not h]
     assert 5 < len(untouched) < 32

@@ -162,7 +162,7 @@ def test_predict_writes_every_sample_and_agrees_with_the_run(finished: Run, toy:
     assert table["id"].to_pylist() == open_dataset(toy, "toy").samples["id"].to_pylist()
     assert "target" not in table.column_names
     everywhere = dict(zip(table["id"].to_pylist(), table["probabilities"].to_pylist(), strict=True))
-    test = pq.read_table(finished.predictions("test"))
+    test = pq.read_table(finished.predictions_path("test"))
     for name, probabilities in zip(test["id"].to_pylist(), test["probabilities"].to_pylist(), strict=True):
         assert np.allclose(everywhere[name], probabilities, atol=1e-5)
 

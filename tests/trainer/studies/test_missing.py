@@ -104,8 +104,8 @@ def test_a_test_under_a_mask_is_the_test_of_a_dataset_that_really_lacks_them(
     twin = quick(there, tmp_path / "runs", "late", settings=settings)
     assert twin.weights.read_bytes() == run.weights.read_bytes()
     assert mask.metrics(run) == twin.test
-    assert pq.read_table(mask.predictions(run)).equals(pq.read_table(twin.predictions("test")))
-    assert pq.read_table(mask.predictions(run)) != pq.read_table(run.predictions("test"))
+    assert pq.read_table(mask.predictions_path(run)).equals(pq.read_table(twin.predictions_path("test")))
+    assert pq.read_table(mask.predictions_path(run)) != pq.read_table(run.predictions_path("test"))
 
 
 @pytest.mark.parametrize("feed", ["resident", "mapped"])

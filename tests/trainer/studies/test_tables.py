@@ -312,7 +312,7 @@ def constructed(tmp_path: Path, right: dict[str, list[float]]) -> Any:
         guess = np.where(wrong, (targets + 1) % 4, targets)
         cell.run.path.mkdir(parents=True)
         ids = [f"toy/{row + 80}" for row in range(400)]
-        pq.write_table(pa.table({"id": ids, "target": targets, "prediction": guess}), cell.run.predictions("test"))
+        pq.write_table(pa.table({"id": ids, "target": targets, "prediction": guess}), cell.run.predictions_path("test"))
         accuracy = float((guess == targets).mean())
         result = {"test": {"accuracy": accuracy}, "parameters": 1, "seconds": 1.0, "floors": {}, "notes": []}
         (cell.run.path / "result.json").write_text(json.dumps(result))

@@ -37,7 +37,7 @@ def test_a_task_is_learned_and_predictions_carry_ids(
     assert run.test[metric] > floor + 0.1
     assert monitor in run.metrics[-1]["val"]
     assert run.result["floors"]["linear_probe"][metric] > floor
-    table = pq.read_table(run.predictions("test"))
+    table = pq.read_table(run.predictions_path("test"))
     assert table["id"].to_pylist() == [f"toy/{row}" for row in range(128, 160)]
     assert {"target", "prediction"} <= set(table.column_names)
 

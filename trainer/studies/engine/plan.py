@@ -80,7 +80,7 @@ class Cell:
     @cached_property
     def scores(self) -> SampleScores | None:
         """The primary metric of the finished run, test sample by test sample; None without predictions."""
-        path = self.run.predictions("test")
+        path = self.run.predictions_path("test")
         return self.resolved.data.task.sample_scores(read_predictions(path)) if path.exists() else None
 
     @cached_property

@@ -415,7 +415,7 @@ def test_killed_without_warning_it_ends_with_the_same_bits(
     run = now(tmp_path / "cut")
     assert run.weights.read_bytes() == whole.weights.read_bytes()
     assert [e["losses"] for e in run.metrics] == [e["losses"] for e in whole.metrics]
-    assert run.predictions("test").read_bytes() == whole.predictions("test").read_bytes()
+    assert run.predictions_path("test").read_bytes() == whole.predictions_path("test").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["self_mm", "mmim+pgm", "pgm", "concat"])
