@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from .cache.commands import cache_app
+from .cache.commands import PUSH_EXAMPLE, cache_app, make_push_command
 from .cache.errors import PgMError
 from .pipeline import commands as pipeline_commands
 from .pipeline.datasets.commands import datasets_app
@@ -47,6 +47,17 @@ def _examples(dataset: str, root: Path | None, ids: Sequence[str]) -> Mapping[st
     return examples(dataset, root, ids)
 
 
+def _licence_of(name: str, modality: str | None) -> str:
+    """Of an encoder of a modality; without one, of a dataset's raw media."""
+    from .pipeline.datasets import adapters
+    from .pipeline.encoders.facts import licence_of
+
+    if modality is not None:
+        return licence_of(name, modality)
+    known = adapters().get(name)
+    return known.page.licence if known else "see the source"
+
+
 @app.command("demo", epilog="Example:  pgm demo")
 def demo_command(
     features: pipeline_commands.FeaturesOption = "features",
@@ -72,6 +83,7 @@ app.command("import", epilog=import_commands.EXAMPLE)(import_commands.import_com
 app.add_typer(trainer_commands.runs_app, name="runs")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(encoders_app, name="encoders")
+cache_app.command("push", epilog=PUSH_EXAMPLE)(make_push_command(_licence_of))
 app.add_typer(cache_app, name="cache")
 
 

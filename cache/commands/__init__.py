@@ -11,7 +11,9 @@ from .keep import compact_command, export, gc, rm
 from .show import head, info, log, ls, stats
 from .split import EXAMPLE as SPLIT_EXAMPLE
 from .split import split_command
-from .transfer import PULL_EXAMPLE, PUSH_EXAMPLE, pull, push
+from .transfer import PULL_EXAMPLE, pull
+from .transfer import PUSH_EXAMPLE as PUSH_EXAMPLE
+from .transfer import make_push_command as make_push_command
 from .verify import verify_command
 
 cache_app = typer.Typer(no_args_is_help=True, help="Look at, check, remove and export the features in the cache.")
@@ -26,5 +28,4 @@ cache_app.command("rm", epilog="Example: pgm cache rm features/food101/text--t5-
 cache_app.command("gc", epilog="Example: pgm cache gc food101 --keep 2 --yes")(gc)
 cache_app.command("compact", epilog="Example: pgm cache compact food101")(compact_command)
 cache_app.command("export", epilog="Example: pgm cache export food101 --as safetensors --to /tmp/food101")(export)
-cache_app.command("push", epilog=PUSH_EXAMPLE)(push)
 cache_app.command("pull", epilog=PULL_EXAMPLE)(pull)

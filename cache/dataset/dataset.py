@@ -139,6 +139,11 @@ def open_dataset(root: Place, name: str, version: int | str | None = None) -> Ca
             f"no dataset {name!r} in {storage.url}/{nearest(name, known)}. "
             + (f"It holds: {', '.join(known)}." if known else f"It holds none; `pgm extract {name}` makes one.")
         )
+    return dataset_at(dataset, version)
+
+
+def dataset_at(dataset: Storage, version: int | str | None = None) -> CachedDataset:
+    """The dataset at a place of its own. Raises NotFound for a version that is not there."""
     return CachedDataset(dataset, version_from(Log(dataset).find(version), dataset.url))
 
 

@@ -14,16 +14,12 @@ import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import xxhash
 
 from ..errors import RunFailed, UserError
-from .base import fetch_checked, total_bytes
+from .base import Storage, fetch_checked, total_bytes
 from .local import TEMPORARY, LocalStorage
-
-if TYPE_CHECKING:
-    from .remote import RemoteStorage
 
 FOLDER = "PGM_MIRROR"
 SIZE = "PGM_MIRROR_SIZE"
@@ -46,7 +42,7 @@ class Mirror:
         """The mirror the environment names."""
         return mirror_of(os.environ.get(FOLDER, ""), os.environ.get(SIZE, ""))
 
-    def path(self, storage: "RemoteStorage", key: str, digest: str) -> Path:
+    def path(self, storage: Storage, key: str, digest: str) -> Path:
         """Where an object or group lies on this disk, fetched if need be. Raises FileNotFoundError, CorruptStore."""
         place = self.folder / entry_name(storage.url, key)
         try:
@@ -55,7 +51,7 @@ class Mirror:
             self._fetch(storage, key, digest, place)
         return place
 
-    def _fetch(self, storage: "RemoteStorage", key: str, digest: str, place: Path) -> None:
+    def _fetch(self, storage: Storage, key: str, digest: str, place: Path) -> None:
         objects = fetch_checked(storage, key, digest)
         here = LocalStorage(self.folder)
         put = here.put if "" in objects else here.put_group

@@ -125,6 +125,12 @@ def location(source: str) -> str | None:
     return str(found.folder) if found else ""
 
 
+def licence_of(source: str, modality: str) -> str:
+    """The licence of an encoder's weights, as far as it is known without fetching anything."""
+    known, folder = PUBLISHED.get((source, modality)), location(source)
+    return known.licence if known else "see its page" if folder == "" else licence(folder)
+
+
 def licence(folder: str | None) -> str:
     """As the checkpoint's own card states it."""
     if folder is None:

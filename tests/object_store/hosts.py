@@ -70,15 +70,19 @@ def extract(table: Path, features: object, *how: str) -> Any:
 
 
 def ablate(features: object, runs: object, *how: str) -> Any:
-    """Two runs, as `pgm ablate` trains them."""
-    words = ["--method=concat", "--vary", "lr=0.001,0.01", "--format=json", *TRAIN]
+    """Runs, as `pgm ablate` trains them."""
+    words = ["--method=concat", "--vary", "lr=0.01", "--format=json", *TRAIN]
     return pgm("ablate", *words, "--features", str(features), "--runs", str(runs), *how)
 
 
 def pgm(*words: str) -> Any:
-    done = subprocess.run([BIN / "pgm", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"pgm {' '.join(words)} failed:\n{done.stderr}")
+    """The JSON of a command, which runs in this process."""
+    from pgm.cli import app
+    from typer.testing import CliRunner
+
+    done = CliRunner().invoke(app, words)
+    if done.exception is not None:
+        raise done.exception
     return json.loads(done.stdout)
 
 
