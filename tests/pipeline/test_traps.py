@@ -26,9 +26,9 @@ def meld_tables(root: Path) -> Path:
     for half in ("train", "dev", "test"):
         with (root / f"{half}_sent_emo.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["Sr No.", "Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID"])
-            writer.writerows([[n, f"{half} says {n}", "Ross", "joy", 0, n] for n in range(3)])
-            writer.writerow([9, "Okay.", "Joey", "neutral", 1, 0])  # the same words in every split
+            writer.writerow(["Sr No.", "Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID"])
+            writer.writerows([[n, f"{half} says {n}", "Ross", "joy", "positive", 0, n] for n in range(3)])
+            writer.writerow([9, "Okay.", "Joey", "neutral", "neutral", 1, 0])  # the same words in every split
     return root
 
 
