@@ -8,7 +8,7 @@ WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint extract train bench-cache bench-extract bench-head bench-train bench-tables clean
+.PHONY: help setup demo test lint extract train bench-cache bench-kills bench-extract bench-head bench-train bench-tables clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ lint: setup ## ruff and mypy
 
 bench-cache: setup ## the cache against numpy, zarr-python, h5py, tensorstore
 	$(BIN)/python bench/cache.py $(ARGS)
+
+bench-kills: setup ## kill -9 at random moments of extraction, import and compaction, 100 times each and format
+	$(BIN)/python bench/kills.py $(ARGS)
 
 bench-extract: setup ## the pipeline against a bare loop; one worker against two [ARGS="--simulate-device"]
 	$(BIN)/python bench/extract.py $(ARGS)
