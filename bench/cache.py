@@ -51,7 +51,7 @@ def main() -> None:
     tables: dict[str, tuple[str, Callable[[Path], list[Row]]]] = {
         "reading": ("Reading shuffled batches of 64, page cache warm", lambda p: reading(p, tokens, 60 * share)),
         "peers": ("The same by other libraries", lambda p: peers(p, tokens, chosen.peers, 20 * share)),
-        "scale": ("Opening, growing, committing", scale),
+        "scale": ("Opening, growing, committing", lambda p: scale(p, 20_000 if chosen.quick else 100_000)),
         "writing": ("Writing, on the disk", lambda p: writing(p, tokens, 3 if chosen.quick else 7)),
     }
     for name, (title, measure) in tables.items():

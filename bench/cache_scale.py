@@ -33,13 +33,13 @@ from pgm.cache.store.version import draft_of
 from pgm.pipeline.encoders import EncoderSpec, build_encoder
 from pgm.pipeline.engine.commit import Commit
 from pgm.pipeline.engine.held import Found, Held
+from pgm.pipeline.engine.job import encoder_identity
 from pgm.pipeline.engine.options import StoreOptions
-from pgm.pipeline.engine.plan import Plan
-from pgm.pipeline.engine.worker import encoder_identity
+from pgm.pipeline.engine.plan import Estimate, Plan
 from pgm.pipeline.media import TextMedia
 from random_store import DIM, TOKENS, store_of, write_segments
 
-MILLION, MANY, SEGMENTS = 1_000_000, 100_000_000, 100_000
+MILLION, MANY = 1_000_000, 100_000_000
 KERNEL_LIMIT = 65_530  # mappings of a process, by default
 NARROW = 16
 # A process that has the cache alone: pipeline and torch are none of a reader's memory.
@@ -58,10 +58,11 @@ print(json.dumps({"seconds": took, "mb": anonymous_mb(), "before": before}))
 """
 
 
-def scale(root: Path) -> list[Row]:
+def scale(root: Path, segments: int) -> list[Row]:
     """All of them, each in a folder of its own."""
-    parts = (million, hundred_million, messages, many_segments, growth)
-    return [row for part in parts for row in part(root / part.__name__)]
+    parts = (million, hundred_million, messages, growth)
+    rows = [row for part in parts for row in part(root / part.__name__)]
+    return [*rows, *many_segments(root / "segments", segments)]
 
 
 def million(root: Path) -> list[Row]:
@@ -107,7 +108,7 @@ def hundred_million(root: Path) -> list[Row]:
     command = [sys.executable, "-c", OPEN, str(folder)]
     told = json.loads(subprocess.check_output(command, text=True, cwd=Path(__file__).parent))
     return [
-        Row("open_features, 100,000,000 rows of index", told["seconds"], "s", under=1),
+        Row("open_features, 1e8 rows of index", told["seconds"], "s", under=1),
         Row(
             "anonymous memory after it and ten batches",
             told["mb"],
@@ -149,17 +150,25 @@ def messages(root: Path) -> list[Row]:
     """What a worker is sent of a dataset of a hundred million texts: the job once, and each task."""
     encoder, options = build_encoder(EncoderSpec("text")), StoreOptions()
     store = Store.create(storage_at(root), encoder_identity(encoder, options), encoder.dim, options.stored)
-    media = Generated(lambda row: TextMedia(f"sample {row}: " + "twenty words or so of a caption " * 4))
-    sources = np.broadcast_to(np.arange(16, dtype=np.uint8), (MANY, 16))
     nothing = np.zeros(0, np.int64)
     plan = Plan(
-        store, encoder, options, Generated(lambda row: f"{row:09d}"), media, sources, nothing,
-        Found((), (), {}, 0), np.arange(MANY), False,
-    )  # fmt: skip
+        store=store,
+        spec=encoder.spec,
+        random_weights=True,
+        options=options,
+        ids=Generated(lambda row: f"{row:09d}"),
+        media=Generated(lambda row: TextMedia(f"sample {row}: " + "twenty words or so of a caption " * 4)),
+        sources=np.broadcast_to(np.uint8(1), (MANY, 16)),
+        missing=nothing,
+        found=Found((), (), {}, 0),
+        pending=np.arange(MANY),
+        estimate=Estimate(20.0, 20, 64, 0),
+        retry=False,
+    )
     sizes = [len(pickle.dumps(task)) for _, (_, task) in zip(range(20), plan.tasks(), strict=False)]
     return [
         Row(
-            "a task's message at 100,000,000 samples",
+            "a task's message at 1e8 samples",
             max(sizes) / 1e6,
             "MB",
             under=1,
@@ -169,32 +178,32 @@ def messages(root: Path) -> list[Row]:
     ]
 
 
-def many_segments(root: Path) -> list[Row]:
-    """A hundred thousand segments, all linked to one real one: read them all, count the mappings."""
+def many_segments(root: Path, count: int) -> list[Row]:
+    """So many segments, all linked to one real one: read them all, count the mappings."""
     [segment] = write_segments(root, np.ones((TOKENS, DIM), np.float16))
     [folder] = root.iterdir()
     store, real = Store.open(storage_at(folder)), folder / "segments" / segment.name
-    names = [f"{number:016x}-{segment.name.split('-')[1]}" for number in range(SEGMENTS)]
+    names = [f"{number:016x}-{segment.name.split('-')[1]}" for number in range(count)]
     for name in names:
         os.symlink(real, folder / "segments" / name)
-    ids = [f"{row:06d}" for row in range(SEGMENTS)]
-    builder = IndexBuilder(SEGMENTS)
+    ids = [f"{row:06d}" for row in range(count)]
+    builder = IndexBuilder(count)
     for row, name in enumerate(names):
-        builder.place(np.array([row]), type(segment)(**{**vars(segment), "name": name}))
+        builder.place(np.array([row]), replace(segment, name=name))
     store.commit(lambda: Draft(builder, ids_digest(ids)))
     features, most = open_features(folder), 0
     begun = time.perf_counter()
-    for number, rows in enumerate(np.split(np.random.default_rng(0).permutation(SEGMENTS), 100)):
+    for number, rows in enumerate(np.split(np.random.default_rng(0).permutation(count), 100)):
         features.gather(rows)
         if number % 5 == 4:
             most = max(most, Path("/proc/self/maps").read_text().count("\n"))
     took = time.perf_counter() - begun
     return [
         Row(
-            "mappings while 100,000 segments are read",
+            f"mappings while {count:,} segments are read",
             most,
             under=KERNEL_LIMIT,
-            note=f"{SEGMENTS / took:,.0f} opened/s",
+            note=f"{count / took:,.0f} opened/s",
         ),
     ]
 
