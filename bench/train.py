@@ -26,9 +26,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 from pgm.cache import DatasetCard, open_dataset, publish, storage_at
-from pgm.trainer.batch import Inputs
+from pgm.trainer.batch import Batch, Inputs
 from pgm.trainer.run.checkpoint import Checkpoints
-from pgm.trainer.run.loop import Machine, Training, build_optimiser
+from pgm.trainer.run.loop import Machine, Place, Training, build_optimiser
 from pgm.trainer.run.model import Model
 from pgm.trainer.run.request import Request, Resolved, resolve
 from pgm.trainer.run.threads import is_narrow
@@ -149,6 +149,11 @@ def padded_arrays(resolved: Resolved) -> dict[str, np.ndarray]:
     return arrays
 
 
+def place_of(batch: Batch) -> Place:
+    """Where a step stands that is not part of an epoch of ours: at its beginning."""
+    return Place(torch.arange(len(batch)))
+
+
 class Contender:
     """The same model, optimiser and update, fed by somebody else's loader."""
 
@@ -159,13 +164,11 @@ class Contender:
         self.optimiser = build_optimiser(self.training.model, self.stage, resolved.protocol, CPU)
 
     def __call__(self) -> float:
-        from pgm.trainer.batch import Batch
-
         self.training.model.train()
         for found in self.loader:
             inputs = Inputs({m: found[m].float() for m in SHAPES}, {m: found[f"{m}_mask"].bool() for m in SHAPES})
             batch = Batch(torch.arange(len(found["label"])), inputs, found["label"].long())
-            self.training.step(self.stage, batch, self.optimiser)
+            self.training.step(self.stage, batch, self.optimiser, place_of(batch))
         return 0.0
 
 
@@ -275,7 +278,7 @@ def head_seconds(method: str, preset: str, shapes: Mapping[str, tuple[int, int]]
         optimiser = build_optimiser(training.model, stage, resolved.protocol, CPU)
         (batch,) = training.feeds["train"].batches([np.arange(batch_size)])
         training.model.train()
-        return timed(lambda: training.step(stage, batch, optimiser), 2) / batch_size
+        return timed(lambda: training.step(stage, batch, optimiser, place_of(batch)), 2) / batch_size
 
 
 def real_encoders() -> dict[str, tuple[tuple[int, int], float]]:
