@@ -28,7 +28,7 @@ MOSI = {"text": 768, "vision": 768, "audio": 768}
 
 
 def load_oracle() -> Any:
-    path = Path(__file__).resolve().parents[1] / "tests" / "trainer" / "pgm" / "oracle.py"
+    path = Path(__file__).resolve().parents[1] / "tests" / "trainer" / "head" / "oracle.py"
     spec = importlib.util.spec_from_file_location("pgm_oracle", path)
     assert spec is not None
     assert spec.loader is not None
