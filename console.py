@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .pipeline.engine.events import Event, Finished, Note, Planned, SegmentWritten
+from .pipeline.engine.events import Event, Finished, Note, Planned, SegmentWritten, WorkerReport
 
 LINE_EVERY_SECONDS = 5.0
 if TYPE_CHECKING:
@@ -116,6 +116,16 @@ class ExtractionDisplay:
         failed = f", {store.failed} failed" if store.failed else ""
         said = f"done in {store.seconds:.1f} s" if store.encoded else "already there"
         self.console.print(f"{store.modality}: {said}{failed} -> {store.store}")
+        for worker in store.workers:
+            self.console.print(f"  {worker_line(worker)}")
+
+
+def worker_line(report: WorkerReport) -> str:
+    """Where a worker's time went, in shares of all that was counted."""
+    waited = {"reading": report.read, "decoding": report.decode, "writing": report.write, "a task": report.idle}
+    total = max(report.encode + sum(waited.values()), 1e-9)
+    shares = ", ".join(f"{seconds / total:.0%} for {what}" for what, seconds in waited.items())
+    return f"{report.worker}: {report.samples:,} samples, encoding {report.encode / total:.0%}, waiting {shares}"
 
 
 def forecast_table(rows: Sequence[Forecast], workers: int) -> None:

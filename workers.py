@@ -127,7 +127,10 @@ def local_cluster(workers: int, gpus: Sequence[str]) -> Any:
             )
         if importlib.util.find_spec("dask_cuda") is not None:
             cuda = importlib.import_module("dask_cuda")
-            return cuda.LocalCUDACluster(gpus[:workers], threads_per_worker=1, host=LOOPBACK, **quiet)
+            # Its own default for the dashboard is every interface.
+            return cuda.LocalCUDACluster(
+                gpus[:workers], threads_per_worker=1, host=LOOPBACK, dashboard_address=f"{LOOPBACK}:0", **quiet
+            )
         spec = {
             worker: {
                 "cls": Nanny,

@@ -77,12 +77,13 @@ def repeated(collection: Collection, copies: int) -> Collection:
     return replace(collection, samples=samples, media=media)
 
 
-def batched(media: list[Media], encoder: FrozenEncoder) -> list[list[Media]]:
-    """The sources of each batch extraction would make, copies that fill a batch up included."""
+def batched(media: list[Media], encoder: FrozenEncoder) -> list[tuple[list[Media], int]]:
+    """The sources of each batch extraction would make, and how many items copies fill it up to."""
     waiting = Waiting(encoder)
     lengths = encoder.lengths(encoder.prepare([encoder.decode(source) for source in media]))
     waited = [Item(None, 0, "", source, length) for source, length in zip(media, lengths, strict=True)]
-    return [[source for _, source in filled(batch, encoder)] for batch in [*waiting.add(waited), *waiting.of(None)]]
+    batches = [*waiting.add(waited), *waiting.of(None)]
+    return [([item.decoded for item in batch], len(filled(batch, encoder))) for batch in batches]
 
 
 def bare_loop(collection: Collection, spec: EncoderSpec, scratch: Path) -> Seconds:
@@ -92,10 +93,9 @@ def bare_loop(collection: Collection, spec: EncoderSpec, scratch: Path) -> Secon
     torch.set_num_threads(1)
     began = time.perf_counter(), time.process_time()
     encoder = build_encoder(spec)
-    for batch in batches:
-        # An item that stands twice in a batch is decoded once, as extraction does.
-        decoded = {id(source): encoder.decode(source) for source in batch}
-        encoder.encode(encoder.collate([decoded[id(source)] for source in batch]))
+    for sources, size in batches:
+        decoded = encoder.prepare([encoder.decode(source) for source in sources])
+        encoder.encode(encoder.collate((decoded * size)[:size]))
     return time.perf_counter() - began[0], time.process_time() - began[1]
 
 

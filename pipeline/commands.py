@@ -93,6 +93,9 @@ def extract_command(
     scheduler_file: Annotated[str | None, typer.Option(help="The same, by its --scheduler-file.")] = None,
     max_failures: Annotated[float, typer.Option(help="Share of bad items above which it stops.")] = 0.01,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try items that failed again.")] = False,
+    check_sources: Annotated[
+        bool, typer.Option("--check-sources", help="Read all media again; else unchanged size and times will do.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate from a few samples; write nothing.")] = False,
     text_column: Annotated[str | None, typer.Option(help="Of a table: the texts.", rich_help_panel=TABLE_PANEL)] = None,
     image_column: Annotated[str | None, typer.Option(help="Paths of images.", rich_help_panel=TABLE_PANEL)] = None,
@@ -166,6 +169,7 @@ def extract_command(
         scheduler_file=scheduler_file,
         max_failures=max_failures,
         retry_failed=retry_failed,
+        check_sources=check_sources,
     )
     if dry_run:
         for line in collection.told:

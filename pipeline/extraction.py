@@ -21,7 +21,7 @@ from .engine.commit import Commit
 from .engine.events import Finished, Listener, Note, Planned, SegmentWritten, ignore
 from .engine.execute import Executor, make_executor
 from .engine.held import Rows
-from .engine.job import Made, Task
+from .engine.job import Made, Reports, Task
 from .engine.options import StoreOptions
 from .engine.plan import Plan, free_bytes, make_plan
 from .engine.segments import next_attempt
@@ -45,6 +45,7 @@ class ExtractOptions:
     scheduler_file: str | None = None
     max_failures: float = MAX_FAILURES
     retry_failed: bool = False
+    check_sources: bool = False
 
 
 def extract(
@@ -129,7 +130,14 @@ def _extract_modality(collection: Collection, spec: EncoderSpec, run: _Run) -> F
     options, media = run.options, collection.media[spec.modality]
     encoder = run.executor.encoder(spec)
     plan = make_plan(
-        collection.ids, media, encoder, run.dataset, options.store, options.retry_failed, collection.version
+        collection.ids,
+        media,
+        encoder,
+        run.dataset,
+        options.store,
+        options.retry_failed,
+        collection.version,
+        options.check_sources,
     )
     # Where workers encode, nobody holds it from here on.
     del encoder
@@ -137,7 +145,8 @@ def _extract_modality(collection: Collection, spec: EncoderSpec, run: _Run) -> F
     _announce(plan, run.listen)
     _check_failures(plan, commit, options)
     _check_disk(plan)
-    for written, rows, segment in _segments(plan, run):
+    reports = Reports()
+    for written, rows, segment in _segments(plan, run, reports):
         commit.place(rows, segment)
         run.listen(written)
         _check_failures(plan, commit, options)
@@ -154,12 +163,13 @@ def _extract_modality(collection: Collection, spec: EncoderSpec, run: _Run) -> F
         bytes=commit.bytes,
         seconds=round(time.perf_counter() - began, 3),
         reused=not new,
+        workers=reports.all(),
     )
     run.listen(event)
     return event
 
 
-def _segments(plan: Plan, run: _Run) -> Iterator[tuple[SegmentWritten, Rows, Segment]]:
+def _segments(plan: Plan, run: _Run, reports: Reports) -> Iterator[tuple[SegmentWritten, Rows, Segment]]:
     """Every segment of the plan with its rows: first those an earlier run left, then new ones as they are made."""
     written = plan.store.segments() if len(plan.pending) else {}
     attempts: dict[int, int] = {}
@@ -185,8 +195,10 @@ def _segments(plan: Plan, run: _Run) -> Iterator[tuple[SegmentWritten, Rows, Seg
 
     for made in run.executor.run(plan.job, to_make(), run.listen):
         _check_arrived(plan, made)
-        event = written_event(plan.modality, made.segment, made.seconds, there=False)
-        yield event, rows_of.pop(made.number), made.segment
+        rows = rows_of.pop(made.number)
+        plan.remember(rows, made.segment)
+        reports.add(made)
+        yield written_event(plan.modality, made.segment, made.seconds, there=False), rows, made.segment
 
 
 def written_event(modality: str, segment: Segment, seconds: float, there: bool) -> SegmentWritten:

@@ -89,8 +89,10 @@ class DaskExecutor:
     def device_kind(self, device: Device) -> str:
         """What the workers of a running scheduler would use; local ones, and those still to join, what this process
         would."""
-        if not self.workers.external or device != "auto":
-            return "cuda" if device == "cuda" else resolve_device(device).type
+        if not self.workers.external:
+            return resolve_device(device).type
+        if device != "auto":
+            return device
         kinds = set(self.workers.client.run(_device_kind, device).values())
         if len(kinds) > 1:
             raise UserError(

@@ -42,11 +42,26 @@ class SegmentWritten:
 
 
 @dataclass(frozen=True)
+class WorkerReport:
+    """Where a worker's time went, in seconds. encode: its device was at work. read, decode, write: its encoder waited
+    for that. idle: it had no task."""
+
+    worker: str
+    segments: int
+    samples: int
+    encode: float
+    read: float
+    decode: float
+    write: float
+    idle: float
+
+
+@dataclass(frozen=True)
 class Finished:
     """A modality's version is committed, or was already.
 
     samples, tokens, failed, missing: of the whole version; the reasons of failed ones are in the store's segments.
-    encoded: samples this run encoded. bytes: those it wrote. reused: there was nothing to do.
+    encoded: samples this run encoded. bytes: those it wrote. reused: there was nothing to do. workers: who encoded.
     """
 
     modality: str
@@ -60,6 +75,7 @@ class Finished:
     bytes: int
     seconds: float
     reused: bool
+    workers: tuple[WorkerReport, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ...cache.segment import read_segment
 from ...cache.store import Index, Store, Version
 from ...cache.store.index import FAILED, OK
 from ...cache.store.verified import in_intact_segments
-from .sources import Digests
+from .journal import Digests, first_half
 
 Rows = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -107,12 +107,6 @@ def same_sources(index: Index, sources: Digests, wanted: Bools) -> _Matches:
     # Two sources that share 64 of their 128 bits are told apart here: one of them is encoded again.
     same = (index.source[places[at]] == sources[rows]).all(axis=1)
     return _Matches(rows[same], places[at[same]])
-
-
-def first_half(digests: Digests) -> NDArray[np.uint64]:
-    """(n,) the first eight bytes of (n, 16) digests."""
-    halves: NDArray[np.uint64] = np.ascontiguousarray(digests).view(np.uint64)[:, 0]
-    return halves
 
 
 def same_failures(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 from ...cache.segment import Segment
 from ...cache.storage import Storage
 from ...cache.store import Identity
 from ..encoders import EncoderSpec, FrozenEncoder, build_encoder, check_same_identity
 from ..media import Media
+from .events import WorkerReport
 from .options import StoreOptions
 
 STORED = "stored_dtype"
@@ -82,3 +83,22 @@ def encoder_identity(encoder: FrozenEncoder, options: StoreOptions) -> Identity:
 def encoder_fields(identity: Identity) -> dict[str, object]:
     """What of a store's identity is its encoder's."""
     return {name: value for name, value in identity.fields.items() if name != STORED}
+
+
+class Reports:
+    """What each worker has made, and where its time went."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[int, int, Spent]] = {}
+
+    def add(self, made: Made) -> None:
+        """Count a finished task."""
+        segments, samples, spent = self._of.get(made.worker, (0, 0, Spent()))
+        self._of[made.worker] = segments + 1, samples + len(made.segment.items), spent + made.spent
+
+    def all(self) -> tuple[WorkerReport, ...]:
+        """One a worker, by name."""
+        return tuple(
+            WorkerReport(worker, segments, samples, **{name: round(s, 3) for name, s in asdict(spent).items()})
+            for worker, (segments, samples, spent) in sorted(self._of.items())
+        )

@@ -14,16 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from ...cache.segment import Segment
 from ...cache.storage import LocalStorage, Storage
 from ...cache.store import Identity, Store
+from ...cache.store.index import source_bytes
 from ..encoders import EncoderSpec, FrozenEncoder
 from ..encoders.base import SINGLE
 from ..media import Media
 from .held import Found, Rows, find_held
 from .job import Job, Task, encoder_identity
+from .journal import Digests, Journal, file_keys
 from .options import StoreOptions
 from .segments import cut, segment_items
-from .sources import Digests, digest_sources
+from .sources import known_sources
 
 PROBED = 64
 
@@ -44,8 +47,9 @@ class Plan:
     """What will be encoded for one modality, and where it will lie.
 
     spec, random_weights: of the encoder, which workers build. ids, media: of all N samples; sources (N, 16): digests,
-    zeros where one is only known when it is read to be encoded. found: what the store has. pending: rows to encode.
-    estimate: of a sample, where any is to be encoded. name: of the version to commit.
+    zeros where one is only known when it is read to be encoded; keys (N, 16): what files are known by in the journal.
+    found: what the store has. pending: rows to encode. estimate: of a sample, where any is to be encoded. name: of the
+    version to commit.
     """
 
     store: Store
@@ -55,6 +59,8 @@ class Plan:
     ids: Sequence[str]
     media: Sequence[Media | None]
     sources: Digests
+    keys: Digests
+    journal: Journal
     missing: Rows
     found: Found
     pending: Rows
@@ -99,6 +105,12 @@ class Plan:
             media = tuple(source for row in numbers if (source := self.media[row]) is not None)
             yield rows, Task(number, tuple(self.ids[row] for row in numbers), media)
 
+    def remember(self, rows: Rows, segment: Segment) -> None:
+        """Let the journal say what the samples of a new segment were made from."""
+        there = file_keys([self.media[row] for row in rows.tolist()])
+        same = (there == self.keys[rows]).all(axis=1)
+        self.journal.add(there[same], source_bytes(segment.items.sources)[same])
+
 
 def make_plan(
     ids: Sequence[str],
@@ -108,14 +120,16 @@ def make_plan(
     options: StoreOptions,
     retry_failed: bool = False,
     name: str = "",
+    check_sources: bool = False,
 ) -> Plan:
-    """Look at every source once, and at what the modality's store has of them.
+    """Look at every source's name and size, and at what the modality's store has of them.
 
-    retry_failed: encode again what failed, too. Raises IdentityMismatch where a store of the same name holds something
-    else.
+    retry_failed: encode again what failed, too. check_sources: read all of which the store may have features. Raises
+    IdentityMismatch where a store of the same name holds something else.
     """
     store = Store.create(dataset, encoder_identity(encoder, options), encoder.dim, options.stored)
-    sources = digest_sources(media)
+    journal, keys = Journal.of(store.storage.url), file_keys(media)
+    sources = known_sources(store, ids, media, keys, journal, check_sources)
     present = np.fromiter((source is not None for source in media), bool, len(media))
     found = find_held(store, ids, sources, present)
     left = present.copy()
@@ -125,7 +139,7 @@ def make_plan(
     # Of all samples, so that a run that continues cuts its segments as the first did.
     sample = lengths_to_come(media, encoder) if len(pending) else Estimate(1.0, 0, 0, 0)
     about = (encoder.spec, encoder.random_weights, options)
-    return Plan(store, *about, ids, media, sources, missing, found, pending, sample, retry_failed, name)
+    return Plan(store, *about, ids, media, sources, keys, journal, missing, found, pending, sample, retry_failed, name)
 
 
 def sample_bytes(found: Estimate, dim: int, options: StoreOptions) -> float:

@@ -1,18 +1,56 @@
-"""What every sample is made from, as 16 bytes of its content: by these a store knows what it has already."""
+"""What every sample is made from, as 16 bytes of its content: by these a store knows what it has already.
+
+Nothing is read twice for it: of an empty store nothing is asked, and a source is digested when it is encoded. Where a
+version is there every source is asked for, because content may be there under another id; where a run left segments and
+no version, their samples alone. The journal then answers for files that are as they were.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...cache.errors import CorruptStore
+from ...cache.segment import read_segment
+from ...cache.store import Store
 from ..media import FileMedia, Media
+from .journal import Digests, Journal
 
-Digests = NDArray[np.uint8]
 THREADS = 8
 BLOCK = 256
+
+
+def known_sources(
+    store: Store, ids: Sequence[str], media: Sequence[Media | None], keys: Digests, journal: Journal, check: bool
+) -> Digests:
+    """(N, 16) content digests of those samples that a store may have something of; zeros for others.
+
+    keys (N, 16): what files are known by. check: read them all the same.
+    """
+    wanted = np.ones(len(ids), bool) if store.log.numbers() else in_segments(store, ids)
+    sources = np.zeros((len(ids), 16), np.uint8)
+    if not wanted.any():
+        return sources
+    if not check:
+        sources[wanted] = journal.find(keys[wanted])
+    unknown = np.flatnonzero(wanted & ~sources.any(axis=1))
+    sources[unknown] = digest_sources([media[row] for row in unknown.tolist()])
+    journal.add(keys[unknown], sources[unknown])
+    return sources
+
+
+def in_segments(store: Store, ids: Sequence[str]) -> NDArray[np.bool_]:
+    """(N,) which samples are in segments that a run left behind."""
+    left: set[str] = set()
+    for name in store.segments().values():
+        # A damaged one is found out by who would use it.
+        with suppress(CorruptStore, OSError):
+            left.update(read_segment(store.storage, name).items.ids)
+    return np.fromiter((sample in left for sample in ids), bool, len(ids))
 
 
 def digest_sources(media: Sequence[Media | None], threads: int = THREADS) -> Digests:

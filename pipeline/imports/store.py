@@ -20,8 +20,9 @@ from ...cache.storage import Storage
 from ...cache.store import Identity, Store, Version
 from ..engine.commit import Commit
 from ..engine.held import Rows, find_held
+from ..engine.journal import Digests
 from ..engine.segments import cut, next_attempt, segment_items
-from ..engine.sources import Digests, spelled
+from ..engine.sources import spelled
 
 # Of what a layout says of an array, what stands in the store's name: not the file's bytes, which every row has its own
 # digest of.

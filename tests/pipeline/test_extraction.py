@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import shutil
 from dataclasses import replace
@@ -14,7 +15,7 @@ import torch
 from pgm.cache import open_dataset
 from pgm.cache.errors import SampleUnavailable, TooManyFailures, UserError
 from pgm.pipeline import Collection, EncoderSpec, ExtractOptions, StoreOptions, extract, load_dataset
-from pgm.pipeline.encoders import build_encoder
+from pgm.pipeline.encoders import FrozenEncoder, build_encoder
 from pgm.pipeline.engine.events import Event, Planned, SegmentWritten
 from pgm.pipeline.media import FileMedia
 from PIL import Image
@@ -44,6 +45,26 @@ def test_dask_workers_write_the_bytes_that_serial_writes(
 ) -> None:
     extract(few_digits, tmp_path, ExtractOptions(executor="dask", workers=workers))
     assert digests(tmp_path) == digests(serial_features)
+
+
+def test_while_workers_encode_the_client_holds_no_encoder_and_is_told_what_each_did(
+    few_digits: Collection, tmp_path: Path
+) -> None:
+    held: list[int] = []
+
+    def count() -> int:
+        gc.collect()
+        return sum(isinstance(thing, FrozenEncoder) for thing in gc.get_objects())
+
+    before = count()
+    listen = lambda event: held.append(count()) if isinstance(event, SegmentWritten) else None  # noqa: E731
+    options = ExtractOptions(executor="dask", workers=1)
+    [finished] = extract(few_digits.only(["text"]), tmp_path, options, listen)
+    assert held
+    assert set(held) == {before}
+    [worker] = finished.workers
+    assert (worker.samples, worker.segments) == (len(few_digits), len(held))
+    assert worker.encode > 0
 
 
 def test_threads_of_the_process_do_not_change_a_bit(
