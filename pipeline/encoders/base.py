@@ -21,6 +21,7 @@ from ..decode import DECODE_VERSION
 from ..media import Media
 from .copying import Encoded, received, sent
 from .identity import digest_weights, settings
+from .layers import block_above, input_of
 from .spec import EncoderSpec, parse_pooling, resolve_spec
 
 Batch = dict[str, Tensor]
@@ -65,6 +66,8 @@ class FrozenEncoder(ABC):
         self.weights_digest = digest_weights(self.model)
         self.model.to(self.device, self.compute)
         self._forward: Callable[..., Any] = torch.compile(self.model) if spec.compile else self.model
+        # Where --layer ends the pass, once a batch has shown it.
+        self._above: nn.Module | None = None
 
     # What a subclass says of its modality.
 
@@ -138,11 +141,17 @@ class FrozenEncoder(ABC):
         """(B, S, D) hidden states of the asked-for layer."""
         if self.spec.layer is None:
             return in_a_row(self._forward(**batch).last_hidden_state)
+        if self._above is not None:
+            hidden = input_of(self._above, self.model, batch)
+            assert hidden is not None
+            return in_a_row(hidden)
         states = self._forward(**batch, output_hidden_states=True).hidden_states
         if states is None:
             raise UserError(f"--layer {self.spec.layer}: {self.name} does not give its hidden states.")
         if not -len(states) <= self.spec.layer < len(states):
             raise UserError(f"--layer {self.spec.layer}: {self.name} has hidden states 0 to {len(states) - 1}.")
+        if not self.spec.compile:
+            self._above = block_above(self.model, batch, states, self.spec.layer)
         return in_a_row(states[self.spec.layer])
 
     def pool(self, tokens: Tensor) -> Tensor:

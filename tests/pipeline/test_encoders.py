@@ -284,6 +284,24 @@ def test_layers_and_pooling(checkpoints: dict[str, Path], media: dict[str, list[
             np.testing.assert_allclose(four[row].mean(0), tokens.mean(0), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_layers_above_the_asked_one_are_not_computed_and_change_no_bit(
+    name: str, checkpoints: dict[str, Path], media: dict[str, list[Media]]
+) -> None:
+    modality = FAMILIES[name][0]
+    encoder = build_encoder(EncoderSpec(modality, str(checkpoints[name]), layer=1))
+    batch = encoder.to_device(encoder.collate([encoder.decode(media[modality][0])]))
+    with torch.inference_mode():
+        expected = encoder.model(**batch, output_hidden_states=True).hidden_states[1]
+        encoder.hidden(batch)
+        assert encoder._above is not None
+        computed: list[Any] = []
+        encoder._above.register_forward_hook(lambda *_: computed.append(_))
+        found = encoder.hidden(batch)
+    assert torch.equal(found.reshape(expected.shape), expected)
+    assert not computed
+
+
 def test_longer_texts_are_cut_at_max_tokens(checkpoints: dict[str, Path]) -> None:
     encoder = build_encoder(EncoderSpec("text", str(checkpoints["t5"]), max_tokens=5))
     assert encoder.lengths([encoder.decode(TextMedia("seven " * 6))]) == [5]

@@ -250,10 +250,11 @@ def test_a_damaged_segment_of_a_run_that_died_is_not_used(images: Collection, tm
     features = tmp_path / "features"
     with pytest.raises(Stopped):
         extract(images, features, SERIAL, stop)
-    [file] = segment_files(features)
-    content = bytearray(file.read_bytes())
-    content[100] ^= 1
-    file.write_bytes(content)
+    # One was told of; the pipeline may have written more.
+    for file in segment_files(features):
+        content = bytearray(file.read_bytes())
+        content[100] ^= 1
+        file.write_bytes(content)
     events = run(images, features)
     assert not any(event.there for event in written(events))
     assert verify_store(store(features).store.storage).sound
