@@ -48,6 +48,9 @@ bench-cache: setup ## the cache against numpy, zarr-python, h5py, tensorstore
 bench-kills: setup ## kill -9 at random moments of extraction, import and compaction, 100 times each and format
 	$(BIN)/python bench/kills.py $(ARGS)
 
+bench-object-store: setup ## features in an object store: a warm mirror against a folder, a cold epoch against the wire
+	$(BIN)/python bench/object_store.py $(ARGS)
+
 bench-extract: setup ## the pipeline against a bare loop; one worker against two [ARGS="--simulate-device"]
 	$(BIN)/python bench/extract.py $(ARGS)
 
