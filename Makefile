@@ -8,7 +8,7 @@ WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint extract train bench-cache bench-kills bench-extract bench-head bench-train bench-tables clean
+.PHONY: help setup demo test lint extract train bench-cache bench-kills bench-object-store bench-extract bench-head bench-train bench-tables clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-12s %s\n", $$1, $$2}'

@@ -35,7 +35,8 @@ from random_store import DIM, TOKENS, store_of
 BATCH = 64
 REPEAT = 5
 LISTED = '<?xml version="1.0"?><ListBucketResult><IsTruncated>false</IsTruncated>{}</ListBucketResult>'
-OBJECT = "<Contents><Key>{}</Key><Size>{}</Size><ETag>0</ETag><LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+WRITTEN = "2026-01-01T00:00:00.000Z"
+OBJECT = f"<Contents><Key>{{}}</Key><Size>{{}}</Size><ETag>0</ETag><LastModified>{WRITTEN}</LastModified></Contents>"
 
 
 class Handler(BaseHTTPRequestHandler):
