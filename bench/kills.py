@@ -43,6 +43,7 @@ from pgm.cache.dataset.verify import verify_dataset, verify_store
 from pgm.pipeline import Collection, ExtractOptions, StoreOptions, extract, load_dataset
 
 SAMPLES, BEGUN = 240, 160
+WORKS = ("extraction", "import", "compaction")
 IN_A_ROW = 3  # kills before a run may finish, at most
 IMPORTED = Identity("text", "arrays", {})
 Work = Callable[[Path, Format], None]
@@ -176,6 +177,9 @@ def main() -> int:
     """Print a table; 1 where anything differed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="of each kind of work and format")
+    parser.add_argument(
+        "--work", nargs="*", default=WORKS, choices=WORKS, help="a compaction needs the import before it"
+    )
     parser.add_argument("--folder", type=Path, default=None, help="where to work, default a temporary folder")
     given = parser.parse_args()
     pa.array(np.zeros(1, bool))  # imports pandas where there is one: once, and not in every child
@@ -192,7 +196,7 @@ def main() -> int:
                 ("import", imported, None),
                 ("compaction", compacted, root / format / "import" / "undisturbed"),
             ]
-            for name, work, before in works:
+            for name, work, before in (each for each in works if each[0] in given.work):
                 (root / format / name).mkdir()
                 made = trial(name, work, format, given.kills, root / format / name, before)
                 outcomes.append(made)

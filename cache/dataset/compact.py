@@ -41,6 +41,8 @@ def compact(
     format = format or format_of(before)
     groups = list(grouped(features, segment_bytes))
     if format == format_of(before) and codec == "none" and is_compact(features, groups):
+        # Whoever made it so may have died before the dataset listed it.
+        list_instead(features, before)
         return None
     ids = ids_of(features)
     written = [rewritten(features, ids, rows, format, codec) for rows in groups]
@@ -58,9 +60,23 @@ def compact(
     committed = features.store.commit(unless_moved)
     if committed is None:
         raise RunFailed(f"{store.url} was committed to while it was compacted; run `pgm cache compact` again")
-    changed = {store.name: committed.number}
-    relist(store.parent, lambda stores: {**stores, **changed} if store.name in stores else stores, before.name)
+    list_instead(features, committed)
     return committed
+
+
+def list_instead(features: Features, version: Version) -> None:
+    """Let the dataset list this version where it lists an earlier one that holds the same."""
+    store = features.store
+    folder = store.storage.name
+
+    def changed(stores: dict[str, int]) -> dict[str, int]:
+        if stores.get(folder, version.number) < version.number:
+            listed = store.version(stores[folder])
+            if (listed.sample_ids, listed.content) == (version.sample_ids, version.content):
+                return {**stores, folder: version.number}
+        return stores
+
+    relist(store.storage.parent, changed, version.name)
 
 
 def format_of(version: Version) -> Format:

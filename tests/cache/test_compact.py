@@ -106,3 +106,32 @@ def test_damage_is_not_carried_over(tmp_path: Path) -> None:
     with pytest.raises(CorruptStore, match=r"1 samples of .* are damaged \(clip/3\)"):
         compact(made.store.storage)
     assert made.store.log.numbers() == [1]
+
+
+def test_a_compaction_that_died_before_the_dataset_listed_it_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_store(tmp_path / "toy", LENGTHS, per_segment=1, failures=FAILURES)
+    published(made)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pgm.cache.dataset.compact.relist", die)
+        with pytest.raises(KeyboardInterrupt):
+            compact(made.store.storage)
+    assert open_dataset(tmp_path, "toy").features("text").version.number == 1
+    assert compact(made.store.storage) is None
+    features = open_dataset(tmp_path, "toy").features("text")
+    assert (features.version.number, len(features.version.segments)) == (2, 1)
+    assert features.content == made.features.content
+
+
+def test_what_is_not_published_is_not_published_by_a_compaction(tmp_path: Path) -> None:
+    """An extraction that died between its store's version and its dataset's."""
+    first = make_store(tmp_path / "toy", LENGTHS, per_segment=2)
+    published(first)
+    make_store(tmp_path / "toy", LENGTHS, per_segment=2, seed=1)
+    assert compact(first.store.storage) is not None
+    assert open_dataset(tmp_path, "toy").features("text").content == first.features.content
