@@ -14,7 +14,7 @@ from pgm.cache.errors import CorruptStore
 from pgm.pipeline import Collection, ExtractOptions, StoreOptions, extract
 from pgm.pipeline.engine import segments
 from pgm.pipeline.media import FileMedia, TextMedia
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 # Of every format: data first, then what says what it is.
 FILES = {
@@ -38,8 +38,12 @@ def run(root: Path, format_: str) -> None:
     extract(collection, root, ExtractOptions(preset="tiny", executor="serial", max_failures=1.0, store=store))
 
 
+def invoked(root: Path, *options: str) -> Result:
+    return CliRunner().invoke(cache_app, ["verify", "toy", "--features", str(root), *options])
+
+
 def verify(root: Path, *options: str) -> int:
-    return CliRunner().invoke(cache_app, ["verify", "toy", "--features", str(root), *options]).exit_code
+    return invoked(root, *options).exit_code
 
 
 @pytest.mark.parametrize(("format_", "pattern"), CASES)
