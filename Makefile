@@ -42,7 +42,7 @@ lint: setup ## ruff and mypy
 	@mkdir -p .typing && ln -sfn .. .typing/pgm
 	MYPYPATH=.typing $(BIN)/mypy -p pgm.cache -p pgm.loaders -p pgm.pipeline -p pgm.trainer -m pgm -m pgm.cli -m pgm.console -m pgm.demo -m pgm.workers
 
-bench-cache: setup ## the cache against numpy, zarr-python, h5py, tensorstore
+bench-cache: setup ## the cache, every promise beside its bar; against memory and other libraries [ARGS=--quick]
 	$(BIN)/python bench/cache.py $(ARGS)
 
 bench-kills: setup ## kill -9 at random moments of extraction, import and compaction, 100 times each and format

@@ -64,7 +64,8 @@ def test_a_flipped_byte_is_found_and_nothing_is_built_on_it(
     try:
         run(tmp_path, format_)
     except CorruptStore as error:
-        assert "pgm cache verify" in str(error)
+        told = str(error)
+        assert "pgm cache verify" in told
         assert "segments" not in pattern, "a damaged segment is made again without being asked"
         if path.name == "store.json":
             # What it would be is not known any more: it goes whole, and that is said.
