@@ -1,7 +1,7 @@
 """Switches: the fields of a frozen configuration, checked by type, range and choices in one place.
 
-A field says in its annotation what it takes: bool, str, a Literal, a tuple of a Literal's choices, or a number as
-Annotated[int, Range(...)]. Whoever builds the configuration, from Python, `--set`, `--vary` or a run's config.json,
+A field says in its annotation what it takes: bool, str, a Literal, a number as Annotated[int, Range(...)], or a tuple
+of one of these. Whoever builds the configuration, from Python, `--set`, `--vary` or a run's config.json,
 passes through `Switches.__post_init__`; a configuration that exists is one that can be trained. A number is kept in its
 field's type (1 in a float field is 1.0), so that equal configurations have equal names. What the data decide, such as
 the number of classes, is marked OF_THE_DATA: it is checked, and no setting reaches it.
@@ -97,6 +97,22 @@ def changed(config: Config, settings: Mapping[str, Any]) -> tuple[Config, dict[s
     return dataclasses.replace(config, **values), rest  # type: ignore[type-var]
 
 
+def rebuilt(config: type[Config], values: Mapping[str, Any]) -> Config:
+    """A configuration from what `dataclasses.asdict` and JSON have made of it. Raises UserError for fields it lacks."""
+    hints = hints_of(config)
+    for name in values:
+        if name not in hints:
+            raise UserError(f"{config.__name__} has no field {name!r} any more: its code is not what wrote this.")
+    return config(**{name: nested(hints[name], value) for name, value in values.items()})
+
+
+def nested(hint: Any, value: Any) -> Any:
+    """A field's value, in the configuration its annotation holds where it is one in JSON."""
+    kind, _ = taken_apart(hint)
+    inside = [part for part in (kind, *get_args(kind)) if isinstance(part, type) and dataclasses.is_dataclass(part)]
+    return rebuilt(inside[0], value) if inside and isinstance(value, Mapping) else value
+
+
 def taken_apart(hint: Any) -> tuple[Any, tuple[Any, ...]]:
     """An annotation's type, and what is annotated."""
     return get_args(hint)[0] if get_origin(hint) is Annotated else hint, getattr(hint, "__metadata__", ())
@@ -115,7 +131,7 @@ def read(value: Any, hint: Any) -> Any:
         except ValueError:
             return value
     if get_origin(kind) is tuple:
-        return () if value == "none" else tuple(value.split("+"))
+        return () if value == "none" else tuple(read(part, get_args(kind)[0]) for part in value.split("+"))
     return value
 
 
@@ -128,8 +144,8 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         return choice(name, value, get_args(kind))
     if get_origin(kind) is tuple:
         parts = read(value, kind) if isinstance(value, str) else value
-        choices = get_args(get_args(kind)[0])
-        return tuple(choice(name, p, choices) for p in (parts if isinstance(parts, list | tuple) else [parts]))
+        element = get_args(kind)[0]
+        return tuple(checked(name, part, element) for part in (parts if isinstance(parts, list | tuple) else [parts]))
     if kind in (bool, str) and not isinstance(value, kind):
         raise UserError(f"{name} is {'true or false' if kind is bool else 'a word'}, not {value!r}.")
     return value

@@ -1,22 +1,21 @@
 """Methods: one file each behind one interface, and the registry that knows them by name."""
 
 from .base import Criterion, Look, Method, MethodConfig, MethodOutput, Shape, Stage, Step
-from .registry import METHODS, PRIOR_METHODS, MethodChoice, choose, method_names, modalities_of, restored
+from .registry import Asked, choose, found, known_methods, modalities_of, restored
 
 __all__ = [
-    "METHODS",
-    "PRIOR_METHODS",
+    "Asked",
     "Criterion",
     "Look",
     "Method",
-    "MethodChoice",
     "MethodConfig",
     "MethodOutput",
     "Shape",
     "Stage",
     "Step",
     "choose",
-    "method_names",
+    "found",
+    "known_methods",
     "modalities_of",
     "restored",
 ]

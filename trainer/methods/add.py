@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..batch import Inputs
 from .base import Method, MethodOutput, Shape
@@ -11,6 +12,8 @@ from .trunk import TrunkConfig, classifier, encode
 
 @dataclass(frozen=True)
 class AddConfig(TrunkConfig):
+    names: ClassVar[tuple[str, ...]] = ("add",)
+
     def build(self, shape: Shape) -> Method:
         return Add(self, shape)
 

@@ -4,21 +4,22 @@ A method is a module that takes masked tokens of any number of modalities and re
 behind them. It says in which stages it wants to be trained; the loop does the rest. A method that needs another update
 than "one loss, one step" (alternating modalities, modulated gradients) overrides `update`.
 
-What decides a method's numbers is its configuration, a frozen dataclass that can `build` it; the registry in
-`__init__.py` knows them by name.
+What decides a method's numbers is its configuration, a frozen dataclass that can `build` it and says what it is called;
+registry.py finds it by that name.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..batch import Inputs
+from ..head.switches import Switches, changed
 from ..protocol import Protocol as TrainingProtocol
 
 
@@ -208,15 +209,71 @@ class Method(nn.Module, ABC):
         """
 
 
-class MethodConfig(Protocol):
-    """A frozen dataclass that decides a method's numbers together with the shape, the protocol and the seed.
+Settings = Mapping[str, Any]
+RESERVED = ("name", "version", "extends")  # what `describe` says beside the fields
 
-    version: of the method's code, raised when the same configuration comes to other numbers. It may say more in class
-    variables: `retrieves = False` where the fused vector cannot be compared; `whole_groups = True` where a batch must
-    hold whole groups (dialogues, videos); `further_labels`, columns of the samples that training uses where the
-    dataset has them.
+
+@dataclass(frozen=True)
+class MethodConfig(Switches, ABC):
+    """What decides a method's numbers together with the shape, the protocol and the seed: a method is a subclass.
+
+    It is a frozen dataclass; its fields have defaults, and values that JSON can hold. A number that is to be set by
+    `--set` says its range: `width: Positive = 64` (head/switches.py).
+
+    version: of the method's code, raised when the same configuration comes to other numbers. names: of PgM's own
+    methods; another's is called by its import path. presets: what "small" and "paper" set. several: whether it is about
+    several modalities and refuses one. retrieves: whether the fused vector can be compared. whole_groups: whether a
+    batch must hold whole groups (dialogues, videos). further_labels: columns of the samples that training uses
+    besides the label, where the dataset has them.
     """
 
     version: ClassVar[int]
+    names: ClassVar[tuple[str, ...]] = ()
+    presets: ClassVar[Mapping[str, Settings]] = {}
+    several: ClassVar[bool] = False
+    retrieves: ClassVar[bool] = True
+    whole_groups: ClassVar[bool] = False
+    further_labels: ClassVar[tuple[str, ...]] = ()
 
-    def build(self, shape: Shape) -> Method: ...
+    @abstractmethod
+    def build(self, shape: Shape) -> Method:
+        """The untrained method; its weights are drawn from torch's generator."""
+
+    def check(self, shape: Shape) -> None:
+        """Raise UserError for data the method is not made for."""
+
+    @classmethod
+    def offered(cls, modalities: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+        """Its names on a dataset of these modalities, each with those it then reads."""
+        return dict.fromkeys(cls.names, tuple(modalities))
+
+    @classmethod
+    def made(cls, name: str, preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfig, dict[str, Any]]:
+        """The configuration that `name` stands for, and the settings that are none of its fields."""
+        return changed(cls(**cls.presets.get(preset, {})), settings)
+
+    @property
+    def own_name(self) -> str:
+        """Which of `names` this configuration has."""
+        return self.names[0]
+
+    @property
+    def name(self) -> str:
+        """What it is called in the names of runs: one of ours by its name, another's by its import path."""
+        return self.own_name if is_ours(type(self)) else import_path(type(self))
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able: what decides the method's numbers, the version of its code included."""
+        bases = [] if is_ours(type(self)) else [base for base in type(self).__mro__[1:] if "version" in vars(base)]
+        extends = {"extends": {base.__name__: base.version for base in bases}} if bases else {}  # type: ignore[attr-defined]
+        return {"name": self.name, "version": self.version, **extends, **asdict(self)}
+
+
+def is_ours(config: type[Any]) -> bool:
+    """Whether a method is one of PgM's own."""
+    return config.__module__.startswith(__name__.removesuffix("base"))
+
+
+def import_path(config: type[Any]) -> str:
+    """package.module:Class."""
+    return f"{config.__module__}:{config.__qualname__}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,6 +22,8 @@ from .trunk import TrunkConfig
 
 @dataclass(frozen=True)
 class EnsembleConfig(TrunkConfig):
+    names: ClassVar[tuple[str, ...]] = ("ensemble",)
+
     def build(self, shape: Shape) -> Method:
         return Ensemble(self, shape)
 

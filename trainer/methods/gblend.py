@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ LEAST_GAIN = 1e-3  # of dG and of |dO|, in units of the loss
 class GBlendConfig(BalanceConfig):
     """super_epoch: epochs between two measurements."""
 
+    names: ClassVar[tuple[str, ...]] = ("gblend",)
     super_epoch: Positive = 3
 
     def build(self, shape: Shape) -> Method:

@@ -22,6 +22,9 @@ from .trunk import TrunkConfig, encode
 
 @dataclass(frozen=True)
 class JointConfig(TrunkConfig):
+    names: ClassVar[tuple[str, ...]] = ("joint",)
+    several: ClassVar[bool] = True
+
     def build(self, shape: Shape) -> Method:
         return Joint(self, shape)
 
@@ -30,6 +33,7 @@ class JointConfig(TrunkConfig):
 class BalanceConfig(TrunkConfig):
     """Sizes of a method that trains by more than the task's loss. `classes_for`: why it cannot predict a score."""
 
+    several: ClassVar[bool] = True
     retrieves: ClassVar[bool] = False
     classes_for: ClassVar[str] = ""
 

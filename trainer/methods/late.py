@@ -19,6 +19,8 @@ from .trunk import TrunkConfig, classifier
 
 @dataclass(frozen=True)
 class LateConfig(TrunkConfig):
+    names: ClassVar[tuple[str, ...]] = ("late",)
+
     def build(self, shape: Shape) -> Method:
         return Late(self, shape)
 

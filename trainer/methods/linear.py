@@ -7,6 +7,7 @@ h_m + b with full matrices W_m, followed by the linear classifier.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -17,6 +18,8 @@ from .trunk import TrunkConfig, encode
 
 @dataclass(frozen=True)
 class LinearConfig(TrunkConfig):
+    names: ClassVar[tuple[str, ...]] = ("linear",)
+
     def build(self, shape: Shape) -> Method:
         return Linear(self, shape)
 

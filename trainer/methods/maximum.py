@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -13,6 +14,8 @@ from .trunk import TrunkConfig, classifier, encode
 
 @dataclass(frozen=True)
 class MaximumConfig(TrunkConfig):
+    names: ClassVar[tuple[str, ...]] = ("max",)
+
     def build(self, shape: Shape) -> Method:
         return Maximum(self, shape)
 

@@ -24,7 +24,7 @@ A missing modality is skipped: no loss, no part in P, no weight in the fusion. A
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -34,8 +34,9 @@ from torch import Tensor, nn
 from ...cache.errors import UserError
 from ..batch import Inputs
 from ..head.dropout import Dropout
+from ..head.switches import changed
 from .alternation import ALTERNATION, AlternationConfig, SharedHead, turns
-from .base import Look, Method, MethodOutput, Shape, Stage, Step
+from .base import Look, Method, MethodConfig, MethodOutput, Settings, Shape, Stage, Step
 from .trunk import TrunkConfig
 from .weighting import Weighting, fused, shares_of, validated
 
@@ -49,13 +50,22 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 class MLAConfig(AlternationConfig, TrunkConfig):
     """The learners' sizes, the turns, and the fusion.
 
-    learner: "transformer" over tokens, or "mlp" of each token. weighting: of the logits at test time. Build it with
-    `MLAConfig(mla_preset=name, **PRESETS[name])`; the registry does.
+    learner: "transformer" over tokens, or "mlp" of each token. weighting: of the logits at test time. In Python
+    `MLAConfig(mla_preset=name, **PRESETS[name])` is what `made` makes of a preset.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("mla",)
+    several: ClassVar[bool] = True
     retrieves: ClassVar[bool] = False  # its answers are logits; there is no vector to compare
     learner: Literal["transformer", "mlp"] = "transformer"
     weighting: Weighting = "entropy"
+
+    @classmethod
+    def made(cls, name: str, preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfig, dict[str, Any]]:
+        """What the sizes' preset and `mla_preset` set, then the settings."""
+        chosen, _ = changed(cls(), {k: v for k, v in settings.items() if k == "mla_preset"})
+        values = {**cls.presets.get(preset, {}), **PRESETS[chosen.mla_preset]}
+        return changed(replace(chosen, **values), settings)
 
     def trunks(self, widths: Mapping[str, int]) -> nn.ModuleDict:
         if self.learner == "transformer":

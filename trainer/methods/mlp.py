@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -14,6 +15,8 @@ from .trunk import TrunkConfig, encode
 
 @dataclass(frozen=True)
 class MLPConfig(TrunkConfig):
+    names: ClassVar[tuple[str, ...]] = ("mlp",)
+
     def build(self, shape: Shape) -> Method:
         return MLP(self, shape)
 

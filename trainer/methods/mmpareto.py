@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,8 @@ SHORTEST = 1e-12
 
 @dataclass(frozen=True)
 class MMParetoConfig(BalanceConfig):
+    names: ClassVar[tuple[str, ...]] = ("mmpareto",)
+
     def build(self, shape: Shape) -> Method:
         return MMPareto(self, shape)
 

@@ -12,6 +12,7 @@ Dropping costs nothing: a dropped modality's tokens are not packed, hence not co
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ from .trunk import TrunkConfig
 class ModalityDropoutConfig(TrunkConfig):
     """modality_rate: the probability p of losing a modality, in [0, 1)."""
 
+    names: ClassVar[tuple[str, ...]] = ("modality_dropout",)
+    several: ClassVar[bool] = True
     modality_rate: Share = 0.3
 
     def build(self, shape: Shape) -> Method:

@@ -44,6 +44,7 @@ from .joint import BalanceConfig, Joint, Parts, mean_present, others_mean
 class OGMGEConfig(BalanceConfig):
     """ogm_alpha: how strongly a dominant learner is slowed. noise: GE. modulate: what k multiplies."""
 
+    names: ClassVar[tuple[str, ...]] = ("ogm_ge",)
     classes_for: ClassVar[str] = "OGM-GE compares the modalities' probabilities of the true class"
     ogm_alpha: Weight = 0.3
     noise: bool = True

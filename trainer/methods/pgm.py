@@ -16,17 +16,25 @@ from torch import Tensor, nn
 
 from ..batch import Inputs
 from ..head import FusionConfig, FusionHead, PgM, PgMConfig
+from ..head.switches import changed
 from ..protocol import Protocol
-from .base import Method, MethodOutput, Shape, Stage
+from .base import Method, MethodConfig, MethodOutput, Settings, Shape, Stage
 
 
 @dataclasses.dataclass(frozen=True)
-class PgMMethodConfig:
+class PgMMethodConfig(MethodConfig):
     """The two configurations; `head.modalities` and `fusion`'s sizes are those of the dataset."""
 
     version: ClassVar[int] = 1
+    names: ClassVar[tuple[str, ...]] = ("pgm",)
     head: PgMConfig
     fusion: FusionConfig
+
+    @classmethod
+    def made(cls, name: str, preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfig, dict[str, Any]]:
+        """A setting that both have (dim, heads, dropout) goes to both."""
+        head, fusion, rest = heads_made(preset, shape, settings)
+        return cls(head, fusion), rest
 
     def build(self, shape: Shape) -> Method:
         return PgMMethod(self)
@@ -87,6 +95,15 @@ class PgMMethod(Method):
         if name.startswith(("pgm.uni_learners.", "pgm.paired_learners.")):
             return protocol.lr_learners
         return protocol.lr_decoder if name.startswith("pgm.decoders.") else protocol.lr
+
+
+def heads_made(preset: str, shape: Shape, settings: Settings) -> tuple[PgMConfig, FusionConfig, dict[str, Any]]:
+    """PgM's configuration and its fusion head's for these modalities, and the settings that neither has."""
+    head, rest = changed((PgMConfig.small if preset == "small" else PgMConfig.paper)(dict(shape.widths)), settings)
+    same = {name: getattr(head, name) for name in ("dim", "heads", "feedforward", "dropout", "branches")}
+    build = FusionConfig.small if preset == "small" else FusionConfig.paper
+    fusion, rest = changed(build(shape.modalities, shape.outputs, **same), rest)
+    return head, fusion, rest
 
 
 def has_pretraining(head: PgMConfig) -> bool:

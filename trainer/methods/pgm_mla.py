@@ -20,31 +20,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from ...cache.errors import UserError
 from ..head.model import SHARED
-from .alternation import AlternationConfig, SharedHead, turns
-from .base import Method, Shape, Stage, Step
-from .pgm import PgMMethod, PgMMethodConfig
+from ..head.switches import changed
+from .alternation import ALTERNATION, AlternationConfig, SharedHead, turns
+from .base import Method, MethodConfig, Settings, Shape, Stage, Step
+from .pgm import PgMMethod, PgMMethodConfig, heads_made
 
 
 @dataclass(frozen=True)
 class PgMMLAConfig(PgMMethodConfig):
     """PgM's two configurations and the turns. Raises UserError for a PgM without uni-modal learners."""
 
+    names: ClassVar[tuple[str, ...]] = ("pgm+mla",)
+    several: ClassVar[bool] = True
     retrieves: ClassVar[bool] = False
     alternation: AlternationConfig = field(default_factory=AlternationConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         removed = {"partitioner", "uni_learner"} & set(self.head.without)
         if removed:
             raise UserError(
                 f"pgm+mla trains PgM's uni-modal learners in turns, and without={', '.join(sorted(removed))} leaves "
                 "none. Use the method pgm for this ablation."
             )
+
+    @classmethod
+    def made(cls, name: str, preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfig, dict[str, Any]]:
+        """PgM's two configurations, and the turns: what `mla_preset` sets of them, then the settings."""
+        head, fusion, rest = heads_made(preset, shape, settings)
+        named, _ = changed(AlternationConfig(), {k: v for k, v in rest.items() if k == "mla_preset"})
+        turns, rest = changed(replace(named, **ALTERNATION[named.mla_preset]), rest)
+        return cls(head, fusion, turns), rest
 
     def check(self, shape: Shape) -> None:
         """Raise UserError for turns of other modalities."""

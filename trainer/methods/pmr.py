@@ -47,6 +47,7 @@ from .joint import BalanceConfig, Joint, Parts, others_mean
 class PMRConfig(BalanceConfig):
     """pmr_alpha: weight of the pull. pmr_mu: of the entropy, for `undecided` epochs. momentum: of older prototypes."""
 
+    names: ClassVar[tuple[str, ...]] = ("pmr",)
     classes_for: ClassVar[str] = "PMR keeps a prototype of every class"
     pmr_alpha: Weight = 1.0
     pmr_mu: Weight = 0.1

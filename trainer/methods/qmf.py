@@ -47,6 +47,7 @@ SMALLEST = 1e-6  # of the spread of a batch's losses
 class QMFConfig(BalanceConfig):
     """ranking: lambda, the weight of the confidence's order."""
 
+    names: ClassVar[tuple[str, ...]] = ("qmf",)
     version: ClassVar[int] = 2  # 1: confidences ranked by losses in nats
     classes_for: ClassVar[str] = "QMF weights modalities by the energy of their class logits"
     ranking: Weight = 1.0

@@ -52,6 +52,7 @@ RULED_OUT = 1e-3
 class ReconBoostConfig(BalanceConfig):
     """reconcile: lambda in [0, 1). rectify: whether all members then take a step on the sum's loss."""
 
+    names: ClassVar[tuple[str, ...]] = ("reconboost",)
     version: ClassVar[int] = 2  # 1: reward without end for ruling out a wrong class
     classes_for: ClassVar[str] = "ReconBoost fits what is left of class probabilities"
     reconcile: Share = 0.25

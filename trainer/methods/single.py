@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from torch import nn
 
 from ..batch import Inputs
-from ..head.switches import OF_THE_DATA
-from .base import Method, MethodOutput, Shape
+from ..head.switches import OF_THE_DATA, changed
+from .base import Method, MethodConfig, MethodOutput, Settings, Shape
 from .trunk import Trunk, TrunkConfig, classifier
 
 
@@ -18,7 +18,23 @@ from .trunk import Trunk, TrunkConfig, classifier
 class SingleConfig(TrunkConfig):
     """`modality`: the one that is used."""
 
+    names: ClassVar[tuple[str, ...]] = ("single",)
     modality: Annotated[str, OF_THE_DATA] = ""
+
+    @classmethod
+    def offered(cls, modalities: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+        """A name a modality."""
+        return {f"single:{modality}": (modality,) for modality in modalities}
+
+    @classmethod
+    def made(cls, name: str, preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfig, dict[str, Any]]:
+        """Of the one modality there is."""
+        (modality,) = shape.modalities
+        return changed(cls(**cls.presets.get(preset, {}), modality=modality), settings)
+
+    @property
+    def own_name(self) -> str:
+        return f"single:{self.modality}"
 
     def build(self, shape: Shape) -> Method:
         return Single(self, shape)

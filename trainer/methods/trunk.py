@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +20,16 @@ from ..head.block import TransformerBlock
 from ..head.config import check_heads
 from ..head.dropout import Dropout
 from ..head.layout import TokenLayout
-from ..head.switches import Positive, Share, Switches
-
-SMALL = {"dim": 64, "heads": 4, "feedforward": 128}  # PgMConfig.small
+from ..head.switches import Positive, Share
+from .base import MethodConfig, Settings
 
 
 @dataclass(frozen=True)
-class TrunkConfig(Switches):
+class TrunkConfig(MethodConfig):
     """Width, attention heads, feed-forward width, blocks and dropout of every modality's learner; PgM's paper sizes."""
 
     version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Settings]] = {"small": {"dim": 64, "heads": 4, "feedforward": 128}}  # as PgMConfig
     dim: Positive = 768
     heads: Positive = 12
     feedforward: Positive = 3072
@@ -39,11 +39,6 @@ class TrunkConfig(Switches):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_heads(self.dim, self.heads)
-
-    @staticmethod
-    def values(preset: str) -> Mapping[str, Any]:
-        """What a preset sets, for any configuration that extends this one."""
-        return SMALL if preset == "small" else {}
 
     def trunks(self, widths: Mapping[str, int]) -> nn.ModuleDict:
         """One trunk a modality."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ from .trunk import Trunk, TrunkConfig
 class UMTConfig(BalanceConfig):
     """distil: lambda, the weight of the teachers' features."""
 
+    names: ClassVar[tuple[str, ...]] = ("umt",)
     distil: Weight = 1.0
 
     def build(self, shape: Shape) -> Method:

@@ -64,8 +64,8 @@ def load(run: Run, device: str, task: Task) -> Loaded:
     _ = run.result
     protocol = Protocol(**config["protocol"])
     widths = dict(config["widths"])
-    chosen, context = restored(config["method"]), restored_context(config)
-    method = chosen.config.build(Shape(widths_shown(widths, context), task.outputs))
+    chosen, context = restored(config["method"], tuple(widths)), restored_context(config)
+    method = chosen.build(Shape(widths_shown(widths, context), task.outputs))
     statistics = unit_statistics(widths) if protocol.standardize else None
     model = assembled(method, task.cross_modal, widths, statistics)
     model.load_state_dict(load_file(run.weights))

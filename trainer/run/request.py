@@ -20,7 +20,7 @@ from ..data.groups import Groups
 from ..data.missing import TRAINED, Missing, described, mask_of, without
 from ..data.sequence import Context, widths_shown
 from ..head.switches import changed, checked, nearest, switches_of
-from ..methods import MethodChoice, Shape, choose, modalities_of
+from ..methods import Asked, MethodConfig, Shape, choose, modalities_of
 from ..protocol import Protocol
 from .home import Root, runs_place
 from .runs import RECIPE, Run, content_hash, run_at
@@ -41,7 +41,7 @@ class Request:
     features: Place
     runs: Root
     dataset: str | None = None
-    method: str = DEFAULT_METHOD
+    method: Asked = DEFAULT_METHOD
     preset: str = "small"
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Resolved:
     request: Request
     folder: str  # the dataset's, under the features root
     data: TrainingData
-    method: MethodChoice
+    method: MethodConfig
     protocol: Protocol
     device: torch.device
 
@@ -183,10 +183,10 @@ def resolve(request: Request) -> Resolved:
     return Resolved(request, folder, data, method, protocol, device)
 
 
-def refuse(unknown: Mapping[str, Any], protocol: Protocol, method: MethodChoice) -> None:
+def refuse(unknown: Mapping[str, Any], protocol: Protocol, method: MethodConfig) -> None:
     """Raise UserError for settings that neither the protocol nor the method has."""
     name = next(iter(unknown))
-    switches = sorted({*switches_of(protocol), *switches_of(method.config)})
+    switches = sorted({*switches_of(protocol), *switches_of(method)})
     raise UserError(
         f"No switch {name!r} in the protocol or in method {method.name!r}. There are: {', '.join(switches)}."
         f"{nearest(name, switches)}"

@@ -22,7 +22,7 @@ from ...cache.storage.sealed_json import spelled
 from ..data.feed import Feed, open_feed
 from ..data.missing import Missing
 from ..data.sequence import Context
-from ..methods import Method
+from ..methods import Asked, Method
 from ..randomness import derived, own_randomness
 from .checkpoint import Checkpoints
 from .evaluation import Evaluated, evaluate
@@ -56,7 +56,7 @@ class Execution:
 def train(
     features: Place | None = None,
     dataset: str | None = None,
-    method: str = "pgm",
+    method: Asked = "pgm",
     seed: int = 0,
     preset: str = "small",
     *,
@@ -77,13 +77,14 @@ def train(
     """Train a method on a cached dataset and return the run; at once if the same has been trained before.
 
     features, runs (each a folder or s3://...): the roots (default PGM_FEATURES or features/, PGM_RUNS or runs/).
-    dataset: needed when several are cached. method: a name of trainer.methods.METHODS (pgm, concat, mla, ...),
-    single:NAME or a modality's name. preset: small or paper. settings: switches of the protocol and of the method
-    by name, {"epochs": 20, "iterations": 2}. stores: modality -> digest, where several stores are cached. split: a
-    named split (`pgm cache split`), by default the dataset's own. version: of the dataset, by number or name (`pgm
-    cache log`), by default the latest. missing: modalities to take away from training and validation samples
-    (missing.py). context: the utterances around a sample's own that become its tokens (sequence.py). force: train
-    anew. Raises UserError (and its kinds) for requests that cannot be met, RunFailed when training breaks down.
+    dataset: needed when several are cached. method: a name (pgm, concat, mla, ..., single:NAME or a modality's name),
+    one of your own as package.module:Class or by its installed name, or a configuration as it is. preset: small or
+    paper. settings: switches of the protocol and of the method by name, {"epochs": 20, "iterations": 2}. stores:
+    modality -> digest, where several stores are cached. split: a named split (`pgm cache split`), by default the
+    dataset's own. version: of the dataset, by number or name (`pgm cache log`), by default the latest. missing:
+    modalities to take away from training and validation samples (missing.py). context: the utterances around a sample's
+    own that become its tokens (sequence.py). force: train anew. Raises UserError (and its kinds) for requests that
+    cannot be met, RunFailed when training breaks down.
     """
     request = Request(
         features=features_root(features),
@@ -229,7 +230,7 @@ def build_model(resolved: Resolved) -> Model:
     data, protocol = resolved.data, resolved.protocol
     statistics = measured_statistics(resolved.features, data.splits["train"]) if protocol.standardize else None
     torch.manual_seed(derived(resolved.request.seed, "initial weights"))
-    method = resolved.method.config.build(resolved.shape)
+    method = resolved.method.build(resolved.shape)
     return assembled(method, data.task.cross_modal, data.widths, statistics)
 
 

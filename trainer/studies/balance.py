@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...cache.errors import UserError
-from ..methods import modalities_of
 from ..run.laziness import Measure, check, gradient_means, gradient_norms, known, shapley_shares
 from ..run.request import Request, resolve
 from ..run.runs import Run
 from ..run.seeds import spread_of
-from .engine.options import StudyOptions, known_of
+from .engine.options import StudyOptions, known_of, methods_named
 from .engine.plan import Cell, TablePlan, reason_against
 from .engine.render import TESTED, Sheet, as_csv, sheet_of, spread_cell
 from .engine.results import TableResult, results_of
@@ -96,7 +94,7 @@ class Balance(Study):
             reasons = {name: reason_against(name, request, shared.shape) for name in METHODS}
             names = [name for name, reason in reasons.items() if reason is None]
         else:
-            names = named(options.methods, modalities)
+            names = methods_named(options.methods, modalities)
         twins = [f"single:{m}" for m in modalities]
         rows = [name for name in dict.fromkeys([*names, REFERENCE]) if name not in twins]
         left_out = tuple(f"{name} is left out: {reason}" for name, reason in reasons.items() if reason is not None)
@@ -168,16 +166,6 @@ class Balance(Study):
                 norms(parts[1], curves, results.modalities)
         figure.suptitle(f"Balance of modalities on {results.table.dataset}", fontsize=11)
         return figure
-
-
-def named(methods: str, modalities: tuple[str, ...]) -> list[str]:
-    """The names in `a,b,c`, a modality's own name read as its single:NAME."""
-    names = [name.strip() for name in methods.split(",") if name.strip()]
-    if not names:
-        raise UserError(f"--methods takes names with commas, like concat,mla,pgm, not {methods!r}.")
-    for name in names:
-        modalities_of(name, modalities)
-    return [f"single:{name}" if name in modalities else name for name in names]
 
 
 def row_laziness(

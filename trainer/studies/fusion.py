@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..run.request import Request
-from .engine.options import StudyOptions, known_of
+from .engine.options import StudyOptions, known_of, methods_named
 from .engine.study import Row, Study, TableSpec
 
+TITLE = "Table 2: modal learning baselines and PgM"
 FUSIONS = (
     Row("Concatenation", "concat"),
     Row("Add", "add"),
@@ -17,18 +20,29 @@ FUSIONS = (
 )
 
 
+PGM = Row("PgM", "pgm")
+
+
 class Fusion(Study):
-    """Every row against PgM."""
+    """Every row against PgM; `--methods` names other rows, which are held against PgM or else the first of them."""
 
     name = "fusion"
     aliases = ("2",)
+    takes = ("methods",)
 
     def spec(self, request: Request, options: StudyOptions) -> TableSpec:
         """A single modality cannot retrieve across two, so there are no such rows for retrieval."""
         modalities, task = known_of(request)
+        if options.methods is not None:
+            return self.chosen(methods_named(options.methods, modalities))
         alone = [Row(f"Single-Modal ({m.capitalize()})", f"single:{m}") for m in modalities if not task.cross_modal]
-        rows = (*alone, *FUSIONS, Row("PgM", "pgm"))
-        return TableSpec("Table 2: modal learning baselines and PgM", rows, "PgM", paper="2")
+        return TableSpec(TITLE, (*alone, *FUSIONS, PGM), PGM.label, paper="2")
+
+    def chosen(self, methods: Sequence[str]) -> TableSpec:
+        """These rows, called as in the paper's table where they are in it."""
+        known = {row.method: row for row in (*FUSIONS, PGM)}
+        rows = tuple(known.get(method, Row(method, method)) for method in methods)
+        return TableSpec(TITLE, rows, (PGM if PGM in rows else rows[0]).label, paper="2")
 
 
 STUDY = Fusion()

@@ -20,12 +20,12 @@ from ...cache.errors import UserError
 from ..data.dataset import TrainingData
 from ..data.feed import present_lengths
 from ..data.missing import TRAINED, Missing, described, mask_of
-from ..methods import METHODS, modalities_of
+from ..methods import modalities_of
 from ..run.masked_test import MaskedTests, SplitMask, split_mask
 from ..run.request import MISSING_NOTE, Request, resolve
 from ..run.seeds import Spread, spread, spread_of
 from ..tasks import Task
-from .engine.options import StudyOptions, known_of
+from .engine.options import StudyOptions, known_of, methods_named
 from .engine.plan import Cell, TablePlan, reason_against
 from .engine.rates import rates_of
 from .engine.render import SAME, TESTED, Sheet, budgets_told, percent, seeds_told, tested_cells
@@ -340,12 +340,9 @@ def check_dataset(request: Request, modalities: Sequence[str], task: type[Task])
 
 def methods_of(text: str, modalities: tuple[str, ...]) -> tuple[str, ...]:
     """Methods by name. Raises UserError for none, an unknown one, or one that reads a single modality."""
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not names:
-        raise UserError(f"--methods names no method. Give some with commas, for example {DEFAULT_METHODS}.")
+    names = tuple(methods_named(text, modalities))
     for name in names:
-        modalities_of(name, modalities)
-        if name not in METHODS:
+        if len(modalities_of(name, modalities)) < len(modalities):
             raise UserError(
                 f"--methods {name}: it reads one modality, and of a sample without it nothing can be predicted. "
                 "Choose methods of several modalities; the ensemble holds one such model a modality."

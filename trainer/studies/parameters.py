@@ -48,7 +48,7 @@ class Parameters(Study):
 
     def spec(self, request: Request, options: StudyOptions) -> CountSpec:
         """No rows: the configuration says it."""
-        config = resolve(replace(request, method="pgm")).method.config
+        config = resolve(replace(request, method="pgm")).method
         assert isinstance(config, PgMMethodConfig)
         counts = Counts(parameter_table(config.head, config.fusion))
         return CountSpec(TITLE, (), "", counts=counts)

@@ -12,7 +12,7 @@ from pgm.cache.errors import UserError
 from pgm.trainer.data.missing import Missing
 from pgm.trainer.head import FusionConfig, PgMConfig
 from pgm.trainer.head.switches import Range, changed, hints_of, is_switch, switches_of, taken_apart
-from pgm.trainer.methods import METHODS, Shape, choose
+from pgm.trainer.methods import Shape, choose, known_methods
 from pgm.trainer.protocol import Protocol
 from pgm.trainer.run.request import Request, resolve
 from pgm.trainer.studies.ablation import ablation
@@ -79,10 +79,10 @@ def test_equal_values_of_another_kind_are_one_name(toy: Path) -> None:
 def configurations() -> list[Any]:
     """Every configuration there is, those nested in another included."""
     found: list[Any] = [Protocol(), Missing(0.1)]
-    for name in [*METHODS, "single:text"]:
+    for name in known_methods(("text",)):
         scores = name.startswith(("self_mm", "mmim"))
         shape = Shape({"text": 6}, 4) if name == "single:text" else Shape(SHAPE.widths, 1) if scores else SHAPE
-        config = choose(name, "small", shape, {})[0].config
+        config = choose(name, "small", shape, {})[0]
         parts = [getattr(config, field.name) for field in dataclasses.fields(config)]
         found += [part for part in parts if dataclasses.is_dataclass(part)] or [config]
     return found

@@ -10,10 +10,10 @@ import pytest
 import torch
 from pgm.cache.store.identity import canonical_json
 from pgm.trainer.batch import Inputs
-from pgm.trainer.methods import METHODS, PRIOR_METHODS, Method, MethodChoice, Shape, choose, modalities_of, restored
+from pgm.trainer.methods import Method, MethodConfig, Shape, choose, known_methods, modalities_of, restored
 
 SHAPE = Shape({"audio": 7, "text": 6, "vision": 5}, 4)
-NAMES = [*METHODS, "single:text"]
+NAMES = list(known_methods(("text",)))
 SETTINGS = {"dim": 8, "heads": 2, "feedforward": 16}
 
 
@@ -28,11 +28,11 @@ ASIDE = {
 }
 
 
-def chosen(name: str) -> tuple[MethodChoice, Shape]:
+def chosen(name: str) -> tuple[MethodConfig, Shape]:
     """The method for these modalities, at small sizes where its sizes are switches."""
     widths = {m: SHAPE.widths[m] for m in modalities_of(name, SHAPE.modalities)}
     shape = Shape(widths, outputs_of(name))
-    sizes = {} if name in PRIOR_METHODS and not name.endswith("+pgm") else SETTINGS
+    sizes = {} if name in ASIDE else SETTINGS
     choice, rest = choose(name, "small", shape, sizes)
     assert not rest
     return choice, shape
@@ -45,7 +45,7 @@ def outputs_of(name: str) -> int:
 def build(name: str) -> Method:
     choice, shape = chosen(name)
     torch.manual_seed(0)
-    return choice.config.build(shape)
+    return choice.build(shape)
 
 
 def inputs_of(method_name: str, lengths: dict[str, list[int]], padding: int = 0, filler: float = 0.0) -> Inputs:
@@ -106,9 +106,9 @@ def test_the_task_reaches_every_parameter_it_should(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_description_in_json_rebuilds_the_same_module(name: str) -> None:
     choice, shape = chosen(name)
-    again = restored(json.loads(canonical_json(choice.describe())))
+    again = restored(json.loads(canonical_json(choice.describe())), shape.modalities)
     assert again.name == choice.name
-    shapes = [{n: tuple(p.shape) for n, p in c.config.build(shape).named_parameters()} for c in (choice, again)]
+    shapes = [{n: tuple(p.shape) for n, p in c.build(shape).named_parameters()} for c in (choice, again)]
     assert shapes[0] == shapes[1]
     assert again.describe() == choice.describe() or json.loads(canonical_json(again.describe())) == json.loads(
         canonical_json(choice.describe())
@@ -133,7 +133,7 @@ def test_fusions_do_what_their_names_say() -> None:
     }
     for name, rows in expected.items():
         choice, _ = choose(name, "small", SHAPE, {"dim": 2, "heads": 1, "feedforward": 2})
-        method = choice.config.build(SHAPE).eval()
+        method = choice.build(SHAPE).eval()
         method.trunks = torch.nn.ModuleDict({m: Fixed(v) for m, v in vectors.items()})
         method.fuse = torch.nn.Identity()
         fused = method(inputs_of(name, lengths)).fused

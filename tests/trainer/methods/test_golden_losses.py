@@ -21,8 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pgm.trainer import Run, train
-from pgm.trainer.methods import METHODS
-from pgm.trainer.methods.registry import PRIOR
+from pgm.trainer.methods import known_methods
 from pgm.trainer.tasks import Task
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
@@ -38,7 +37,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 PLACED = {"dim": 8, "heads": 2, "feedforward": 16}
 CASES: dict[str, dict[str, Any]] = {
-    **{method: {"method": method} for method in [*METHODS, "single:text"] if method.removesuffix("+pgm") not in PRIOR},
+    **{method: {"method": method} for method in known_methods(("text",)) if method.removesuffix("+pgm") not in SIZES},
     "mla as released": {"method": "mla", "settings": {"mla_preset": "as_released"}},
     "pgm, emotion": {"method": "pgm", "task": "emotion"},
     "pgm, retrieval": {"method": "pgm", "task": "retrieval"},

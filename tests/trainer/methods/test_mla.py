@@ -35,7 +35,7 @@ def build(method: str = "mla", **settings: object) -> Method:
     torch.manual_seed(0)
     choice, rest = choose(method, "small", SHAPE, {**SIZES, **settings})
     assert not rest
-    return choice.config.build(SHAPE)
+    return choice.build(SHAPE)
 
 
 def batch(count: int = 6, missing: tuple[str, ...] = (), seed: int = 1) -> Inputs:
@@ -232,7 +232,7 @@ def test_turns_come_in_the_stated_order(modalities: tuple[str, ...], order: str,
 @pytest.mark.parametrize("name", ["mla", "pgm+mla"])
 def test_as_released_turns_are_audio_visual_text_and_order_says_any(name: str) -> None:
     def order_of(**settings: str) -> str:
-        config = choose(name, "small", SHAPE, settings)[0].config
+        config = choose(name, "small", SHAPE, settings)[0]
         return config.order if isinstance(config, MLAConfig) else config.alternation.order  # type: ignore[attr-defined]
 
     assert order_of(mla_preset="as_released") == "released"
@@ -305,7 +305,7 @@ def test_constant_weights_are_chosen_between_epochs_on_validation(weighting: str
 
 def test_presets_set_the_switches_and_a_switch_beside_one_wins() -> None:
     def config(**settings: object) -> MLAConfig:
-        chosen = choose("mla", "small", SHAPE, settings)[0].config
+        chosen = choose("mla", "small", SHAPE, settings)[0]
         assert isinstance(chosen, MLAConfig)
         return chosen
 
@@ -431,7 +431,7 @@ def test_pgm_mla_shares_stage_one_with_pgm_and_resumes_exactly(
 
 def test_pgm_mla_needs_uni_modal_learners() -> None:
     choice, _ = choose("pgm+mla", "small", SHAPE, {**SIZES, "mla_preset": "paper", "fusion": "add"})
-    config = choice.config
+    config = choice
     assert isinstance(config, PgMMLAConfig)
     assert (config.fusion.fusion, config.alternation.projection) == ("add", "gradient")
     for module in ("partitioner", "uni_learner"):

@@ -28,7 +28,7 @@ BOTH = ("text", "vision")
 def build(name: str, **switches: Any) -> Method:
     torch.manual_seed(0)
     sizes = {"dim": 8, "heads": 2, "feedforward": 16, "dropout": 0.0}
-    return choose(name, "small", Shape({"text": 6, "vision": 5}, 4), {**sizes, **switches})[0].config.build(
+    return choose(name, "small", Shape({"text": 6, "vision": 5}, 4), {**sizes, **switches})[0].build(
         Shape({"text": 6, "vision": 5}, 4)
     )
 

@@ -55,7 +55,7 @@ def test_a_first_stage_that_saw_other_samples_is_not_taken_over(
 def test_a_first_stage_is_named_by_its_rows_and_not_by_the_switches_that_chose_them(carved: Path, toy: Path) -> None:
     def folder(features: Path, **settings: Any) -> Path:
         resolved = resolved_for(features, settings={**SETTINGS, **settings})
-        stage = resolved.method.config.build(resolved.shape).stages(resolved.protocol)[0]
+        stage = resolved.method.build(resolved.shape).stages(resolved.protocol)[0]
         return SharedStages(resolved).folder(stage)
 
     # The toy dataset has a validation split of its own, so that nothing is carved.
@@ -109,7 +109,7 @@ def test_a_raised_version_is_another_run(
 
 def first_stage(features: Path) -> Any:
     resolved = resolved_for(features)
-    return resolved.method.config.build(resolved.shape).stages(resolved.protocol)[0]
+    return resolved.method.build(resolved.shape).stages(resolved.protocol)[0]
 
 
 def stored(run: Run, split: str) -> dict[str, Any]:

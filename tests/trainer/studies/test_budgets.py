@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from pgm.trainer import Run
-from pgm.trainer.methods import METHODS, PRIOR_METHODS
+from pgm.trainer.methods import known_methods
 from pgm.trainer.run.request import Request
 from pgm.trainer.studies import studies
 from pgm.trainer.studies.ablation import ablation
@@ -19,6 +19,8 @@ from pgm.trainer.studies.modules import WITHOUT
 from ..conftest import write_toy
 
 BOTH = ("text", "vision")
+PRIOR = ("self_mm", "mmim", "unimse", "unimeec")
+FUSIONS = {name for name in known_methods(()) if not name.startswith(PRIOR)}
 # Modules left out alone and together; every switch that changes what PgM's stages are made of.
 VARIED = [
     "without=partitioner,uni_learner,paired_learner,decoder,uni_learner+paired_learner+decoder,partitioner+decoder",
@@ -35,7 +37,7 @@ def definitions(request: Request, task: str) -> Iterator[TableSpec]:
     if task != "retrieval":
         yield ablation(["hgm=rls,off x learner=transformer,mlp"], "mla")
         yield every["balance"].spec(request, StudyOptions())
-        options = StudyOptions(methods=",".join(METHODS.keys() - PRIOR_METHODS.keys()), rates="0,0.2")
+        options = StudyOptions(methods=",".join(FUSIONS), rates="0,0.2")
         yield every["missing"].spec(request, options)
 
 
@@ -53,7 +55,7 @@ def test_every_network_of_every_row_of_every_table_has_the_same_epochs(
         for cell in plan_table(spec, request, seeds=1).cells:
             methods.add(cell.row.method)
             assert set(cell.budget.values()) == {epochs}, f"{spec.title}: {cell.row.label}"
-    assert methods >= ({"pgm", "concat", "ensemble"} if task == "retrieval" else METHODS.keys() - PRIOR_METHODS.keys())
+    assert methods >= ({"pgm", "concat", "ensemble"} if task == "retrieval" else FUSIONS)
 
 
 def test_an_ablation_without_a_first_stage_trains_as_long_as_the_others(

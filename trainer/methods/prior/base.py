@@ -7,6 +7,7 @@ the same, and trains for the same epochs: PgM's first stage is taken off the tas
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -16,22 +17,22 @@ from torch import Tensor
 from ....cache.errors import UserError
 from ...batch import Inputs
 from ...head import FusionConfig, PgMConfig
-from ...head.switches import OF_THE_DATA, Range, Switches
+from ...head.switches import OF_THE_DATA, Range, changed
 from ...protocol import Protocol
-from ..base import Method, MethodOutput, Shape, Stage, Step
-from ..pgm import has_pretraining, pretraining_of
+from ..base import Method, MethodConfig, MethodOutput, Settings, Shape, Stage, Step
+from ..pgm import PgMMethodConfig, has_pretraining, heads_made, pretraining_of
 from .fusion import Fusion, PgMFusion
 
 
 @dataclass(frozen=True)
-class PriorConfig(Switches):
+class PriorConfig(MethodConfig):
     """head, fusion: PgM in the fusion's place, or None for the model's own; pgm_version: of its code, 0 without it.
 
     needs_score: why the model cannot predict classes; needs_several: why it cannot do with one modality; empty where
     it can.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # names: without PgM, and with it
     retrieves: ClassVar[bool] = False
     needs_score: ClassVar[str] = ""
     needs_several: ClassVar[str] = ""
@@ -41,15 +42,26 @@ class PriorConfig(Switches):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # A configuration read back from JSON holds plain dictionaries.
-        for name, kind in (("head", PgMConfig), ("fusion", FusionConfig)):
-            value = getattr(self, name)
-            if isinstance(value, dict):
-                object.__setattr__(self, name, kind(**value))
         if self.head is not None and "partitioner" in self.head.without:
             raise UserError(
                 "Without its partitioner nothing of PgM is left in a prior model. Use the method pgm for this ablation."
             )
+
+    @classmethod
+    def made(cls, name: str, preset: str, shape: Shape, settings: Settings) -> tuple[MethodConfig, dict[str, Any]]:
+        """A setting that the model and PgM both have goes to both."""
+        own, rest = changed(cls(), settings)
+        own.check(shape)
+        if not name.endswith("+pgm"):
+            return own, rest
+        placed = dataclasses.replace(shape, widths=own.read_by_fusion(shape))
+        head, fusion, unknown = heads_made(preset, placed, settings)
+        made = dataclasses.replace(own, head=head, fusion=fusion, pgm_version=PgMMethodConfig.version)
+        return made, {name: value for name, value in rest.items() if name in unknown}
+
+    @property
+    def own_name(self) -> str:
+        return self.names[self.head is not None]
 
     def check(self, shape: Shape) -> None:
         """Raise UserError for data the model is not made for."""

@@ -48,6 +48,7 @@ SETTLED = 2  # batches of an epoch before H counts
 class MMIMConfig(PriorConfig):
     """hidden, out: of the LSTMs. fused: width of z. dropout: before z. contrast, information: alpha and beta."""
 
+    names: ClassVar[tuple[str, ...]] = ("mmim", "mmim+pgm")
     needs_several: ClassVar[str] = "MMIM bounds what pairs of them tell about each other"
     needs_score: ClassVar[str] = "MMIM's entropy is that of positive and of negative scores"
     hidden: Positive = 16

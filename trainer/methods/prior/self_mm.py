@@ -42,6 +42,7 @@ class SelfMMConfig(PriorConfig):
     bound: H, the largest label a modality may have; 3 fits scores in [-3, 3].
     """
 
+    names: ClassVar[tuple[str, ...]] = ("self_mm", "self_mm+pgm")
     needs_score: ClassVar[str] = "Self-MM makes up labels on a scale from negative to positive"
     hidden: Positive = 32
     out: Positive = 32

@@ -57,6 +57,7 @@ class UniMEECConfig(PriorConfig):
     window: turns to either side that an utterance sees.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("unimeec", "unimeec+pgm")
     whole_groups: ClassVar[bool] = True
     further_labels: ClassVar[tuple[str, ...]] = (CAUSE,)
     dim: Positive = 64

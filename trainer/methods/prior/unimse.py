@@ -56,6 +56,7 @@ class UniMSEConfig(PriorConfig):
     contrast: weight of each InfoNCE; projected: the width it compares at; temperature: its own.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("unimse", "unimse+pgm")
     further_labels: ClassVar[tuple[str, ...]] = (SENTIMENT,)
     hidden: Positive = 32
     out: Positive = 32

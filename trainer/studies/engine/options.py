@@ -124,9 +124,9 @@ class StudyOptions:
     """What some studies take and others do not; None for what was not given."""
 
     method: Annotated[str | None, typer.Option(help="Of confusion and ablation: the method they are about.")] = None
-    methods: Annotated[str | None, typer.Option(help="Of balance and missing: names with commas, concat,mla,pgm.")] = (
-        None
-    )
+    methods: Annotated[
+        str | None, typer.Option(help="Of fusion, balance, missing: names with commas, concat,pgm,my.module:MyConfig.")
+    ] = None
     vary: Annotated[
         list[str] | None,
         typer.Option(help="Of ablation: NAME=VALUE,VALUE,...; 'A=1,2 x B=3,4' is a grid. Repeatable."),
@@ -161,6 +161,21 @@ def known_of(base: Request) -> tuple[tuple[str, ...], type[Task]]:
 
     dataset = open_dataset(base.features, base.dataset or only_dataset(base.features), base.version)
     return modalities_in(dataset, base.modalities), kind_of(dataset.card)
+
+
+def methods_named(text: str, modalities: tuple[str, ...]) -> list[str]:
+    """The names in `a,b,c`, each once, a modality's own name read as its single:NAME.
+
+    Raises UserError for none, and for one that is no method.
+    """
+    from ...methods import found
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError(f"--methods takes names with commas, like concat,mla,pgm, not {text!r}.")
+    for name in names:
+        found(name, modalities)
+    return list(dict.fromkeys(f"single:{name}" if name in modalities else name for name in names))
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:

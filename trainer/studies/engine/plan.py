@@ -66,7 +66,7 @@ class Cell:
     def stages(self) -> tuple[Stage, ...]:
         """The method's stages; it is built without memory, on torch's meta device, to be asked for them."""
         with torch.device("meta"):
-            return self.resolved.method.config.build(self.resolved.shape).stages(self.resolved.protocol)
+            return self.resolved.method.build(self.resolved.shape).stages(self.resolved.protocol)
 
     @property
     def budget(self) -> dict[str, int]:

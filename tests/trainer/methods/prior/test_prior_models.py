@@ -51,7 +51,7 @@ def build(name: str, shape: Shape | None = None, **settings: Any) -> Any:
     choice, rest = choose(name, "small", shape, {**settings_of(name), **settings})
     assert not rest
     torch.manual_seed(0)
-    method = choice.config.build(shape)
+    method = choice.build(shape)
     method.start(targets_for(shape, 8))
     return method.train()
 
