@@ -16,6 +16,7 @@ from .pipeline import commands as pipeline_commands
 from .pipeline.datasets.commands import datasets_app
 from .pipeline.encoder_commands import encoders_app
 from .pipeline.imports import commands as import_commands
+from .trainer.methods import commands as method_commands
 from .trainer.report import commands as report_commands
 from .trainer.run import commands as trainer_commands
 from .trainer.run import params as params_command
@@ -80,6 +81,8 @@ app.command("figure", epilog=study_commands.FIGURE_EXAMPLE)(study_commands.figur
 app.command("report", epilog=report_commands.EXAMPLE)(report_commands.make_report_command(_examples))
 app.command("params", epilog=params_command.EXAMPLE)(params_command.params)
 app.command("import", epilog=import_commands.EXAMPLE)(import_commands.import_command)
+app.command("methods", epilog=method_commands.METHODS_EXAMPLE)(method_commands.methods_command)
+app.add_typer(method_commands.new_app, name="new")
 app.add_typer(trainer_commands.runs_app, name="runs")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(encoders_app, name="encoders")

@@ -6,6 +6,7 @@ of other people. Nothing here knows any of them.
 
 from __future__ import annotations
 
+import inspect
 import json
 import pkgutil
 from collections.abc import Mapping, Sequence
@@ -63,6 +64,13 @@ def found(asked: Asked, modalities: Sequence[str]) -> tuple[str, type[MethodConf
             f"{nearest(name, every)}"
         )
     return name, another
+
+
+def listed() -> dict[str, str]:
+    """Every name of a method with the first line of its file, or with where an installed one comes from."""
+    ours = {name: inspect.getdoc(import_module(config.__module__)) for name, config in known_methods(("NAME",)).items()}
+    first = {name: (text or "").splitlines()[0] for name, text in sorted(ours.items())}
+    return {**first, **{name: f"installed: {point.value}" for name, point in installed().items()}}
 
 
 def modalities_of(asked: Asked, modalities: tuple[str, ...]) -> tuple[str, ...]:

@@ -69,9 +69,8 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
         method: Annotated[
             str,
             typer.Option(
-                help="pgm, concat, add, max, linear, mlp, late, ensemble, mla, pgm+mla, ogm_ge, gblend, umt, mmpareto, "
-                "pmr, qmf, reconboost, modality_dropout, joint, self_mm, mmim, unimse, unimeec (each also with +pgm), "
-                "single:NAME or a modality's name."
+                help="pgm, concat, mla, ... (pgm methods lists them), single:NAME or a modality's name, or your own: "
+                "package.module:Class, or its name once it is installed."
             ),
         ] = "pgm",
         preset: Annotated[

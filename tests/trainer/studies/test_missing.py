@@ -214,7 +214,7 @@ def test_the_table_holds_what_the_runs_say(whole: Path, tmp_path: Path) -> None:
     assert len(finished(tmp_path / "runs")) == 18
     spec, _ = asked(whole, tmp_path / "runs")
     column, line = spec.columns[2], result.lines[1]
-    rows = {"concat": spec.rows["concat", column.train], "late": spec.rows["late", column.train]}
+    rows = {"concat": spec.rows_by["concat", column.train], "late": spec.rows_by["late", column.train]}
     runs = {name: [c.run for c in plan.cells if c.row.label == row.label] for name, row in rows.items()}
     values = {name: [column.test.metrics(run)["accuracy"] for run in several] for name, several in runs.items()}
     cell = line.cells[2]
