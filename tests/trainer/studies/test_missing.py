@@ -308,13 +308,12 @@ def test_a_read_only_cache_is_noted_and_the_numbers_are_the_same(whole: Path, tm
     ("text", "rates"),
     [
         ("0,0.1,...,0.7", (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)),
-        (None, (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)),
         ("0.5, 0,0.25,0.5", (0, 0.25, 0.5)),
         ("0,.2,...,.6,.9", (0, 0.2, 0.4, 0.6, 0.9)),
         ("0.3", (0.3,)),
     ],
 )
-def test_rates_as_they_are_typed(text: str | None, rates: tuple[float, ...]) -> None:
+def test_rates_as_they_are_typed(text: str, rates: tuple[float, ...]) -> None:
     assert rates_of(text) == rates
 
 
