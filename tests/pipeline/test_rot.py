@@ -61,12 +61,14 @@ def test_a_flipped_byte_is_found_and_nothing_is_built_on_it(
     at = int(np.random.default_rng(len(kept)).integers(len(kept)))
     path.write_bytes(kept[:at] + bytes([kept[at] ^ 4]) + kept[at + 1 :])
     assert verify(tmp_path) == 1
+    refused = ""
     try:
         run(tmp_path, format_)
     except CorruptStore as error:
-        told = str(error)
-        assert "pgm cache verify" in told
-        assert "segments" not in pattern, "a damaged segment is made again without being asked"
+        refused = str(error)
+    # A damaged segment is made again without being asked; of the rest nobody can say what it would be.
+    assert ("pgm cache verify" in refused) == ("segments" not in pattern)
+    if refused:
         if path.name == "store.json":
             # What it would be is not known any more: it goes whole, and that is said.
             assert (
