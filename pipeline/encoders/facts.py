@@ -20,6 +20,8 @@ import torch
 from PIL import Image
 
 from ...cache.errors import NotFound, UserError
+from ..engine.batches import most_items
+from ..engine.worker import one_thread
 from ..media import LoadedFile, Media, TextMedia
 from .base import FrozenEncoder
 from .build import build_encoder
@@ -166,20 +168,23 @@ def made_up(encoder: FrozenEncoder) -> Media:
 
 
 def rate(spec: EncoderSpec) -> Rate:
-    """The encoder's rate here, over at least a second of batches after one to warm up."""
+    """The encoder's rate here, on threads and in batches as a worker of an extraction has, over at least a second
+    after one batch to warm up."""
     encoder = build_encoder(spec)
-    item, batch_size = made_up(encoder), encoder.batch_size
-    began = time.perf_counter()
-    items = [encoder.decode(item) for _ in range(batch_size)]
-    decoding = time.perf_counter() - began
-    batch = encoder.collate(items)
-    shape = encoder.encode(batch)[0].shape
-    rounds, began = 0, time.perf_counter()
-    while rounds == 0 or time.perf_counter() - began < SECONDS_MEASURED:
-        encoder.encode(batch)
-        rounds += 1
-    encoding = (time.perf_counter() - began) / rounds
-    kind = torch.cuda.get_device_name() if encoder.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    with one_thread(encoder):
+        item = made_up(encoder)
+        batch_size = most_items(encoder.lengths([encoder.decode(item)])[0], encoder)
+        began = time.perf_counter()
+        items = [encoder.decode(item) for _ in range(batch_size)]
+        decoding = time.perf_counter() - began
+        batch = encoder.collate(items)
+        shape = encoder.encode(batch)[0].shape
+        rounds, began = 0, time.perf_counter()
+        while rounds == 0 or time.perf_counter() - began < SECONDS_MEASURED:
+            encoder.encode(batch)
+            rounds += 1
+        encoding = (time.perf_counter() - began) / rounds
+    kind = torch.cuda.get_device_name() if encoder.device.type == "cuda" else "CPU, one thread"
     return Rate(
         spec.modality,
         encoder.name,

@@ -155,6 +155,9 @@ def test_check_measures_an_encoder_here() -> None:
     [rate] = json.loads(run("check", "tiny", "--modality", "text", "--batch-size", 4, "--json").stdout)
     assert (rate["encoder"], rate["width"], rate["batch_size"], rate["compute"]) == ("tiny-t5", 128, 4, "float32")
     assert min(rate["decoded"], rate["encoded"]) > 0
+    # Extraction gives a CPU's image encoder eight pictures at a time, whatever is asked.
+    [pictures] = json.loads(run("check", "tiny", "--modality", "vision", "--json").stdout)
+    assert (pictures["tokens"], pictures["batch_size"]) == (17, 8)
     [series] = json.loads(run("check", "patch:window=50,channels=6", "--json").stdout)
     assert (series["tokens"], series["width"]) == (60, 6 * 6 + 11)
 
