@@ -1,4 +1,4 @@
-"""From raw pictures to a run: replaced pictures are another run with other numbers, the same ones again the same run."""
+"""From raw pictures to a run: replaced pictures are another run with other numbers, the same again the same run."""
 
 from __future__ import annotations
 
