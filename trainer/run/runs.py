@@ -42,7 +42,7 @@ METRICS = "metrics.jsonl"
 ENVIRONMENT = "environment.json"
 # Of what all methods share: loop, schedule, order, randomness, input statistics. Raised when the same configuration
 # comes to other numbers, so that old runs stand beside new ones. Tasks and methods have versions of their own, and
-# tests/trainer/test_golden_losses.py fails where numbers move under unchanged ones.
+# tests/trainer/methods/test_golden_losses.py fails where numbers move under unchanged ones.
 RECIPE = 2
 DIGITS = 12
 

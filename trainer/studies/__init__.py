@@ -9,7 +9,7 @@ import ast
 import pkgutil
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,10 +39,24 @@ def described() -> str:
 
 @cache
 def studies() -> dict[str, Study]:
-    """Every study by name, our own first."""
+    """Every study by name, our own first. Raises UserError for an entry point that is none."""
     found = [import_module(f".{name}", __name__).STUDY for name in files()]
-    found += [made() if isinstance(made := entry.load(), type) else made for entry in entry_points(group=GROUP)]
-    return {study.name: study for study in found}
+    return {study.name: study for study in [*found, *map(loaded, entry_points(group=GROUP))]}
+
+
+def loaded(entry: EntryPoint) -> Study:
+    """Another package's study. Raises UserError for an entry point that cannot be imported or is something else."""
+    from .engine.study import Study
+
+    told = f"The entry point {entry.name!r} of {GROUP} ({entry.value})"
+    try:
+        found = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{told} cannot be imported: {error}. Mend its package, or uninstall it.") from error
+    made = found() if isinstance(found, type) else found
+    if not isinstance(made, Study):
+        raise UserError(f"{told} is a {type(made).__name__}, and not a Study.")
+    return made
 
 
 def study_named(name: str, what: str) -> Study:

@@ -3,7 +3,7 @@
 Where numbers move, the version of what moved them is raised (`version` of the method's configuration or of the task,
 RECIPE in runs.py for what all share), and the file is written anew:
 
-    PGM_GOLDEN=write python -m pytest -q tests/trainer/test_golden_losses.py
+    PGM_GOLDEN=write python -m pytest -q tests/trainer/methods/test_golden_losses.py
 
 which keeps every entry whose versions are unchanged: numbers cannot be waved through.
 """

@@ -231,6 +231,22 @@ def test_what_is_no_method_is_told_so_in_plain_words(
         resolve(Request(toy, Path("unused"), method=asked))
 
 
+@pytest.mark.parametrize(
+    ("value", "message"), [("math:pi", "is a float, and not a Study"), ("no_such:S", "cannot be imported")]
+)
+def test_an_entry_point_that_is_no_study_is_named(
+    value: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[pgm.studies]\nodd = {value}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    studies.cache_clear()
+    with pytest.raises(UserError, match=rf"entry point 'odd' of pgm.studies \({value}\) {message}"):
+        studies()
+
+
 def test_a_class_that_no_other_process_finds_is_refused(toy: Path) -> None:
     class Local(ConcatConfig):
         version = 1

@@ -280,6 +280,17 @@ def test_retrieval_has_no_single_modality_rows(tmp_path: Path) -> None:
     assert not any("Single" in row.label for row in FUSION.spec(request, StudyOptions()).rows)
 
 
+def test_the_rows_of_table_2_can_be_named(toy: Path) -> None:
+    def asked(methods: str) -> TableSpec:
+        return FUSION.spec(Request(toy, Path("unused")), StudyOptions(methods=methods))
+
+    assert [row.label for row in asked("concat, text,pgm,concat").rows] == ["Concatenation", "single:text", "PgM"]
+    assert asked("concat,pgm").reference == "PgM"
+    assert asked("add,concat").reference == "Add"
+    with pytest.raises(UserError, match="Did you mean concat"):
+        asked("conct,pgm")
+
+
 def test_the_papers_numbers_are_fractions_by_metric() -> None:
     assert paper_numbers("2", "mosi", "PgM") == {
         "acc2_has0": 0.8469,
