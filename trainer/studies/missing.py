@@ -152,7 +152,7 @@ class MissingModalities(Study):
         modalities, task = known_of(request)
         check_dataset(request, modalities, task)
         methods = methods_of(DEFAULT_METHODS if options.methods is None else options.methods, modalities)
-        rates = rates_of(options.rates or DEFAULT_RATES)
+        rates = rates_of(DEFAULT_RATES if options.rates is None else options.rates)
         if options.train_rate is not None and options.test_rate is not None:
             raise UserError(
                 "--train-rate and --test-rate are both given, so --rates has nothing left to move. Leave one out."
