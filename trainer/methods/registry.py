@@ -56,7 +56,8 @@ def found(asked: Asked, modalities: Sequence[str]) -> tuple[str, type[MethodConf
     name = f"single:{asked}" if asked in modalities and asked not in known else asked
     if name in known:
         return name, known[name]
-    another = plugin(name)
+    # `single:NAME` is ours, whatever stands for NAME; anything else with a colon is a class somewhere.
+    another = None if name.startswith("single:") else plugin(name)
     if another is None:
         every = [*known, *installed()]
         raise UserError(
