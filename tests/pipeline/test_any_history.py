@@ -37,7 +37,7 @@ from pgm.pipeline.media import TextMedia
 TEXTS = [f"{'word ' * (number % 4)}{number}" for number in range(6)]
 CARD = DatasetCard("toy", "retrieval", (), ())
 BROKEN: set[str] = set()
-EXAMPLES = int(os.environ.get("PGM_HISTORIES", "20"))
+EXAMPLES = int(os.environ.get("PGM_HISTORIES", "12"))
 Edit = tuple[str, str, int]
 EDITS = st.lists(
     st.tuples(
