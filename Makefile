@@ -32,8 +32,9 @@ extract: setup ## run the frozen encoders: make extract DATASET=digits [ROOT=dir
 train: setup ## train from the cache: make train [ARGS='--dataset digits --method concat']
 	$(BIN)/pgm train --cached $(ARGS)
 
+# In their order: sorted by number of tests, the few long ones about kills would come last, on one core.
 test: setup ## run the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
