@@ -27,7 +27,8 @@ from pgm.pipeline.encoders.copying import Encoded
 from pgm.pipeline.encoders.text import TextEncoder
 from pgm.pipeline.encoders.tiny import byte_tokenizer, tiny_audio, tiny_text, tiny_vision
 from pgm.pipeline.encoders.vision import VisionEncoder
-from pgm.pipeline.engine.decoding import Decoding
+from pgm.pipeline.engine import decoders
+from pgm.pipeline.engine.decoders import Decoding
 from pgm.pipeline.engine.job import Job, Spent, Task, encoder_identity
 from pgm.pipeline.engine.options import StoreOptions
 from pgm.pipeline.engine.worker import Pipeline
@@ -64,14 +65,22 @@ class Device:
         return Arrival(self.free)
 
 
-def on(encoder: FrozenEncoder, device: Device, tokens: int) -> FrozenEncoder:
-    """The encoder with its forward pass on the device: `tokens` zeros of `WIDTH` an item."""
+@dataclass
+class Forward:
+    """A forward pass on the device: `tokens` zeros of `WIDTH` an item."""
 
-    def start(batch: dict[str, torch.Tensor]) -> Encoded:
+    device: Device
+    tokens: int
+
+    def __call__(self, batch: dict[str, torch.Tensor]) -> Encoded:
         count = len(next(iter(batch.values())))
-        return Encoded(torch.zeros(count * tokens, WIDTH), [tokens] * count, device.start(count))  # type: ignore[arg-type]
+        arrival = self.device.start(count)
+        return Encoded(torch.zeros(count * self.tokens, WIDTH), [self.tokens] * count, arrival)  # type: ignore[arg-type]
 
-    vars(encoder).update(start=start, device=torch.device("cuda"), batch_size=128)
+
+def on(encoder: FrozenEncoder, device: Device, tokens: int) -> FrozenEncoder:
+    """The encoder with its forward pass on the device."""
+    vars(encoder).update(start=Forward(device, tokens), device=torch.device("cuda"), batch_size=128)
     # The width follows from a probe of the model elsewhere.
     vars(encoder).update(_grid=(tokens, WIDTH), _canvas=(tokens, WIDTH))
     return encoder
@@ -173,6 +182,7 @@ def memory(scratch: Path) -> None:
     rng = np.random.default_rng(0)
     pictures: list[Media] = [LoadedFile(f"{n}.jpg", data=jpeg(rng, 4000, 3000)) for n in range(8)]
     encoder, tokens, _, _ = models()["CLIP ViT-B/32"]
+    decoders.decoders = lambda _: (8, True)  # as many as a machine with as many cores has
     on(encoder, Device(20_000), tokens)
     before, most, stop = resident(), 0.0, threading.Event()
 

@@ -27,7 +27,8 @@ from ..encode import Failure, Tokens, finish_batch, start_batch
 from ..encoders import FrozenEncoder
 from ..encoders.copying import Encoded
 from .batches import Item, Waiting, filled
-from .decoding import Decoding, Part
+from .decoders import Decoding
+from .decoding import Part
 from .job import Job, Made, Spent, Task
 
 BYTES_AHEAD = 128 << 20  # decoded parts that wait for their turn
