@@ -4,8 +4,7 @@ PgMError                    exit code 1
 ├── UserError               exit code 2: the request cannot be met as it was made
 │   ├── NotFound                a dataset, store, run, file or column that is not there
 │   ├── SampleUnavailable       a row out of range, or a sample whose modality failed or is missing
-│   ├── IdentityMismatch        a store holds something other than what was asked for
-│   └── StoreIncomplete         a store whose extraction has not finished
+│   └── IdentityMismatch        a store or a run is not what was asked for
 └── RunFailed               exit code 1: the work was started and could not be finished
     ├── CorruptStore            bytes on disk are not the bytes that were written
     ├── RunLocked               another live process trains this run
@@ -34,11 +33,7 @@ class SampleUnavailable(UserError, IndexError):
 
 
 class IdentityMismatch(UserError):
-    """A store holds something other than what was asked for."""
-
-
-class StoreIncomplete(UserError):
-    """A store whose extraction has not finished."""
+    """A store or a run is not what was asked for."""
 
 
 class RunFailed(PgMError):

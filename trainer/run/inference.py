@@ -20,7 +20,7 @@ from ..data.feed import Feed, open_feed
 from ..data.missing import TRAINED, described, mask_of, restored_missing, without
 from ..data.order import Rows
 from ..data.sequence import Context, restored_context, widths_shown
-from ..methods import Shape, restored
+from ..methods import MethodConfig, Shape, restored
 from ..protocol import Protocol
 from ..tasks import Task
 from ..tasks.choice import task_for
@@ -34,6 +34,9 @@ from .training import assembled
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+CODE = ("version", "extends")  # the parts of a method's description that say which code it is
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,15 @@ class Loaded:
 def load(run: Run, device: str, task: Task) -> Loaded:
     """Rebuild a finished run's model, to run as it did: in its own precision and, for "auto", on its kind of device.
 
-    So it answers on the same machine what the run has stored, to the bit. Raises UserError while the run is unfinished.
+    So it answers on the same machine what the run has stored, to the bit. Raises UserError while the run is unfinished,
+    IdentityMismatch where the code of its method or task has another version since.
     """
     config = run.config
     _ = run.result
     protocol = Protocol(**config["protocol"])
     widths = dict(config["widths"])
     chosen, context = restored(config["method"], tuple(widths)), restored_context(config)
+    check_versions(run, chosen, task)
     method = chosen.build(Shape(widths_shown(widths, context), task.outputs))
     statistics = unit_statistics(widths) if protocol.standardize else None
     model = assembled(method, task.cross_modal, widths, statistics)
@@ -72,6 +77,19 @@ def load(run: Run, device: str, task: Task) -> Loaded:
     where = device_for("cpu" if device == "auto" and config["machine"]["device"] == "cpu" else device)
     machine = Machine(where, protocol.precision)
     return Loaded(model.to(where), machine, protocol, widths, chosen.whole_groups, context)
+
+
+def check_versions(run: Run, method: MethodConfig, task: Task) -> None:
+    """Raise IdentityMismatch where the code that would run the weights is not the code that made them."""
+    config, now = run.config, method.describe()
+    there = {"task": config["recipe"]["task"], **{part: config["method"].get(part) for part in CODE}}
+    here = {"task": task.version, **{part: now.get(part) for part in CODE}}
+    if differences := field_differences(here, there):
+        raise IdentityMismatch(
+            f"Run {run.id} was made by another version of the code of {now['name']} or its task:\n  "
+            + "\n  ".join(differences)
+            + "\nIts result stands; by this code its weights would come to other numbers. Train it again to use them."
+        )
 
 
 def evaluate_run(run: Run, split: str, features: Place | None, feed: str, device: str) -> dict[str, Any]:

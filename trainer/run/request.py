@@ -130,7 +130,7 @@ class Resolved:
             **self.data_identity,
             **({} if self.request.split is None else {"split": self.request.split}),
             "task": self.data.card.task,
-            "classes": list(getattr(self.data.task, "classes", ())),
+            "classes": list(self.data.task.classes),
             "widths": self.data.widths,
             "encoders": {name: encoder_of(store) for name, store in self.data.features.items()},
             "method": self.method.describe(),
@@ -146,7 +146,7 @@ class Resolved:
 
 def shape_of(data: TrainingData, context: Context | None) -> Shape:
     """What a method must fit."""
-    return Shape(widths_shown(data.widths, context), data.task.outputs, tuple(getattr(data.task, "classes", ())))
+    return Shape(widths_shown(data.widths, context), data.task.outputs, data.task.classes)
 
 
 def digest_of(labels: NDArray[Any]) -> str:

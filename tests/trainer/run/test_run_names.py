@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from pgm.cache import open_dataset, publish, storage_at
+from pgm.cache.errors import IdentityMismatch
 from pgm.trainer import Missing, Run
 from pgm.trainer.methods.pgm import PgMMethodConfig
 from pgm.trainer.methods.qmf import QMFConfig
@@ -105,6 +106,20 @@ def test_a_raised_version_is_another_run(
     # The first stage of PgM follows from PgM's code; no task has a part in it.
     moved = str(SharedStages(resolved_for(toy)).folder(first_stage(toy))) != shared
     assert moved == (owner is PgMMethodConfig)
+
+
+@pytest.mark.parametrize("owner", [PgMMethodConfig, Classification])
+def test_a_run_of_other_code_keeps_its_result_and_is_not_run_again(
+    toy: Path, tmp_path: Path, quick: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, owner: type[Any]
+) -> None:
+    run = quick(toy, tmp_path, "pgm")
+    before = evaluate_run(run, "test", None, "mapped", "auto")
+    monkeypatch.setattr(owner, "version", owner.version + 1)
+    with pytest.raises(IdentityMismatch, match="another version of the code of pgm"):
+        evaluate_run(run, "test", None, "mapped", "auto")
+    with pytest.raises(IdentityMismatch, match="Train it again"):
+        predict(run, toy, None, tmp_path / "all.parquet", {}, "auto", "auto")
+    assert Run(run.path).test == before["metrics"]
 
 
 def first_stage(features: Path) -> Any:
