@@ -59,7 +59,7 @@ FLOORS = {
     "cache": ["storage", "segment", "store", "dataset", "commands"],
     "trainer": ["head", "methods", "tasks", "data", "run", "studies", "report"],
 }
-GROUND = {"cache": {"errors", "nearest"}, "trainer": {"batch", "protocol", "randomness"}}
+GROUND = {"cache": {"errors", "nearest"}, "trainer": {"batch", "plugins", "protocol", "randomness"}}
 
 
 @pytest.mark.parametrize("room", FLOORS)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..batch import Inputs
 from ..head.switches import Switches, changed
+from ..plugins import import_path, is_ours
 from ..protocol import Protocol as TrainingProtocol
 
 
@@ -267,13 +268,3 @@ class MethodConfig(Switches, ABC):
         bases = [] if is_ours(type(self)) else [base for base in type(self).__mro__[1:] if "version" in vars(base)]
         extends = {"extends": {base.__name__: base.version for base in bases}} if bases else {}  # type: ignore[attr-defined]
         return {"name": self.name, "version": self.version, **extends, **asdict(self)}
-
-
-def is_ours(config: type[Any]) -> bool:
-    """Whether a method is one of PgM's own."""
-    return config.__module__.startswith(__name__.removesuffix("base"))
-
-
-def import_path(config: type[Any]) -> str:
-    """package.module:Class."""
-    return f"{config.__module__}:{config.__qualname__}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 from ...cache.errors import UserError
-from .plugins import installed
+from .plugins import METHODS
 from .registry import known_methods
 
 # In the package -> in template/.
@@ -28,7 +28,7 @@ def write_method(name: str, folder: Path) -> list[Path]:
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(f"{name!r} cannot be a method's name: use a word of small letters, digits and _, like gated.")
-    if name in known_methods(()) or name in installed():
+    if name in known_methods(()) or name in METHODS.installed():
         raise UserError(f"There is a method {name!r} already (pgm methods lists them). Choose another name.")
     home = folder / name
     if home.exists():

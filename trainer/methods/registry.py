@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import pkgutil
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -17,8 +16,9 @@ from typing import Any
 from ...cache.errors import UserError
 from ...cache.store.identity import canonical_json
 from ..head.switches import nearest, rebuilt
-from .base import RESERVED, MethodConfig, Settings, Shape, import_path, is_ours
-from .plugins import admitted, installed, plugin
+from ..plugins import classes_in, import_path, is_ours
+from .base import RESERVED, MethodConfig, Settings, Shape
+from .plugins import METHODS
 
 Asked = str | MethodConfig | type[MethodConfig]  # a name, a configuration, or its class
 
@@ -26,15 +26,8 @@ Asked = str | MethodConfig | type[MethodConfig]  # a name, a configuration, or i
 @cache
 def our_methods() -> tuple[type[MethodConfig], ...]:
     """The configurations in this folder that have a name."""
-    here = __name__.removesuffix(".registry")
-    modules = [import_module(found.name) for found in pkgutil.walk_packages(import_module(here).__path__, f"{here}.")]
-    return tuple(
-        found
-        for module in modules
-        for found in vars(module).values()
-        if isinstance(found, type) and found.__module__ == module.__name__ and "names" in vars(found)
-        if issubclass(found, MethodConfig) and found.names
-    )
+    every = classes_in(__package__, MethodConfig)  # type: ignore[type-abstract]
+    return tuple(config for config in every if vars(config).get("names"))
 
 
 def known_methods(modalities: Sequence[str]) -> dict[str, type[MethodConfig]]:
@@ -48,7 +41,7 @@ def found(asked: Asked, modalities: Sequence[str]) -> tuple[str, type[MethodConf
     modalities: those of the dataset.
     """
     if not isinstance(asked, str):
-        config = admitted(asked if isinstance(asked, type) else type(asked))
+        config = METHODS.admitted(asked if isinstance(asked, type) else type(asked))
         if not is_ours(config):
             return import_path(config), config
         asked = config.names[0] if isinstance(asked, type) else asked.name
@@ -57,9 +50,9 @@ def found(asked: Asked, modalities: Sequence[str]) -> tuple[str, type[MethodConf
     if name in known:
         return name, known[name]
     # `single:NAME` is ours, whatever stands for NAME; anything else with a colon is a class somewhere.
-    another = None if name.startswith("single:") else plugin(name)
+    another = None if name.startswith("single:") else METHODS.find(name)
     if another is None:
-        every = [*known, *installed()]
+        every = [*known, *METHODS.installed()]
         raise UserError(
             f"No method {name!r} for this dataset. There are: {', '.join(every)}; or package.module:Class."
             f"{nearest(name, every)}"
@@ -71,7 +64,7 @@ def listed() -> dict[str, str]:
     """Every name of a method with the first line of its file, or with where an installed one comes from."""
     ours = {name: inspect.getdoc(import_module(config.__module__)) for name, config in known_methods(("NAME",)).items()}
     first = {name: (text or "").splitlines()[0] for name, text in sorted(ours.items())}
-    return {**first, **{name: f"installed: {point.value}" for name, point in installed().items()}}
+    return {**first, **{name: f"installed: {point.value}" for name, point in METHODS.installed().items()}}
 
 
 def modalities_of(asked: Asked, modalities: tuple[str, ...]) -> tuple[str, ...]:
