@@ -8,7 +8,6 @@ from .dataset import Mask as Mask
 from .dataset import NamedSplit as NamedSplit
 from .dataset import Place as Place
 from .dataset import SharedSources as SharedSources
-from .dataset import Task as Task
 from .dataset import ids_digest as ids_digest
 from .dataset import list_datasets as list_datasets
 from .dataset import make_mask as make_mask

@@ -40,14 +40,8 @@ FILES = {
     "task": {
         "trainer/tasks/NAME.py": (
             '"""A copy of classification."""\nfrom .classification import Classification\n'
-            "class Throwaway(Classification):\n    pass\n"
+            'class Throwaway(Classification):\n    name = "throwaway"\n'
         ),
-        "trainer/tasks/choice.py": (
-            '    "retrieval": Retrieval,\n',
-            '    "retrieval": Retrieval,\n'
-            '    "throwaway": __import__("pgm.trainer.tasks.throwaway", fromlist=["x"]).Throwaway,\n',
-        ),
-        "cache/dataset/card.py": ('"sentiment", "retrieval"]', '"sentiment", "retrieval", "throwaway"]'),
     },
     "table": {
         "trainer/studies/NAME.py": (

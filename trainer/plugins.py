@@ -46,8 +46,8 @@ def classes_in(package: str, base: type[Base]) -> tuple[type[Base], ...]:
 
 
 def versions(kind: type[Any]) -> dict[str, int]:
-    """The versions of the code that a class of somebody else's runs: its own, and those of what it extends."""
-    return {import_path(base): base.version for base in kind.__mro__ if "version" in vars(base)}
+    """The versions of the code that a class runs: its own, and those of what it extends."""
+    return {base.__name__: vars(base)["version"] for base in kind.__mro__ if "version" in vars(base)}
 
 
 def unversioned(kind: type[Any]) -> str:

@@ -2,7 +2,6 @@
 
 from .card import SPLITS as SPLITS
 from .card import DatasetCard as DatasetCard
-from .card import Task as Task
 from .dataset import CachedDataset as CachedDataset
 from .dataset import DatasetVersion as DatasetVersion
 from .dataset import Place as Place

@@ -1,24 +1,29 @@
-"""What a trainer must know of a dataset besides its samples: the task, its classes, its metrics, where it came from."""
+"""What a trainer must know of a dataset besides its samples: the task, its classes, its metrics, where it came from.
 
+The task is a word here, or the import path of somebody's class: what it means is the trainer's to say.
+"""
+
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any
 
 from ..errors import CorruptStore, UserError
 
-Task = Literal["classification", "emotion", "sentiment", "retrieval"]
+TASK = r"[A-Za-z][\w-]*|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"  # a word, or package.module:Class
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """classes: names in label order (empty for sentiment and retrieval); metrics: in the order they are printed.
+    """task: a word, or package.module:Class. classes: names in label order, empty where labels are scores. metrics: in
+    the order they are printed.
 
     splits: samples a split. source: where the raw data came from. notes: what a reader of results must know.
     """
 
     name: str
-    task: Task
+    task: str
     classes: tuple[str, ...]
     metrics: tuple[str, ...]
     label_column: str = "label"
@@ -27,8 +32,8 @@ class DatasetCard:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.task not in get_args(Task):
-            raise UserError(f"task {self.task!r} is not one of {', '.join(get_args(Task))}")
+        if not re.fullmatch(TASK, self.task):
+            raise UserError(f"A task is a word, such as classification, or package.module:Class, not {self.task!r}.")
 
     def as_dict(self) -> dict[str, Any]:
         """The card as JSON."""

@@ -232,8 +232,8 @@ def _mmsa_split(dataset: CachedDataset, stores: dict[str, Features], rows: Array
         part[modality] = tokens.astype(np.float32)
         part[f"{modality}_lengths"] = mask.sum(axis=1).tolist()
     if card.label_column in table.column_names:
-        labels = "regression_labels" if card.task == "sentiment" else "classification_labels"
-        part[labels] = np.asarray(table[card.label_column].to_pylist())
+        labels = np.asarray(table[card.label_column].to_pylist())
+        part["regression_labels" if labels.dtype.kind == "f" else "classification_labels"] = labels
     for name in ("text", "raw_text"):
         if name in table.column_names:
             part["raw_text"] = table[name].to_pylist()

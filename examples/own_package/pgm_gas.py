@@ -1,5 +1,7 @@
 """A modality PgM has never heard of, with its encoder and a dataset: readings of gas sensors, a token a sensor.
 
+Its task is the package's own, too (pgm_gas_task.py).
+
 readings/{smell}-{number}.csv     a row a moment, a column a sensor, no header
 """
 
@@ -90,7 +92,7 @@ def load(root: Path) -> Collection:
     splits, how = draw_splits(len(files), labels, None)
     columns = {"id": [file.stem for file in files], "split": splits, "label": labels}
     media = {"gas": [FileMedia(str(file)) for file in files]}
-    return assemble("gas_readings", "classification", classes, columns, media, {}, [f"Splits are drawn {how}."])
+    return assemble("gas_readings", "balanced", classes, columns, media, {}, [f"Splits are drawn {how}."])
 
 
 DATASET = Adapter("gas_readings", "readings of gas sensors", ("gas",), PAGE, look, load)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from ...cache.dataset import DatasetCard, Task
+from ...cache.dataset import DatasetCard
 from ..collection import Collection, count_splits
 from ..media import Media
+from ..tasks import METRICS, labels_are_scores
 
 
 def assemble(
     name: str,
-    task: Task,
+    task: str,
     classes: Sequence[str],
     columns: Mapping[str, Sequence[Any]],
     media: Mapping[str, Sequence[Media | None]],
@@ -23,13 +25,11 @@ def assemble(
 ) -> Collection:
     """`columns` (id, split, label, perhaps group and more) and `media`, each with one value a sample.
 
-    Labels are stored as float32 scores for sentiment and int32 classes for all else. A modality no sample has is left
+    Labels are stored as float32 scores or int32 classes (`labels_are_scores`). A modality no sample has is left
     out, with a warning. Empty notes are dropped.
     """
-    # Here, as the imports package asks this one what the known datasets are.
-    from ..imports.arrays import METRICS
-
-    label_type = pa.float32() if task == "sentiment" else pa.int32()
+    scores = labels_are_scores(task, np.asarray(columns.get("label", ())))
+    label_type = pa.float32() if scores else pa.int32()
     samples = pa.table({key: pa.array(v, label_type) if key == "label" else v for key, v in columns.items()})
     kept = {modality: sources for modality, sources in media.items() if any(item is not None for item in sources)}
     absent = [modality for modality in media if modality not in kept]
@@ -41,7 +41,7 @@ def assemble(
         name=name,
         task=task,
         classes=tuple(classes),
-        metrics=METRICS[task],
+        metrics=METRICS.get(task, ()),
         splits=count_splits(samples),
         source=dict(source),
         notes=tuple(note for note in (*notes, *warnings) if note),

@@ -16,18 +16,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...cache.dataset import DatasetCard, Task
+from ...cache.dataset import DatasetCard
 from ...cache.errors import NotFound, UserError
 from ...cache.nearest import did_you_mean
 from ..collection import Collection, count_splits
 from ..decode import decode_text
-from ..imports.arrays import METRICS
 from ..media import FileMedia, Media, TextMedia
+from ..tasks import METRICS, checked_task, labels_are_scores
 from .reading import inside
 from .splitting import SEED, SPLIT_NAMES, draw_splits
 
@@ -70,8 +71,7 @@ def load_table(
     Raises NotFound for a file or column that is not there, and UserError for a table that cannot be a dataset: no
     medium column, no rows, a path that leaves the root, an unknown split, a label that does not fit the task.
     """
-    if task not in get_args(Task):
-        raise UserError(f"--task {task} is not known: use {', '.join(get_args(Task))}.")
+    checked_task(task)
     rows = read_rows(path)
     _check_columns(path, rows, columns)
     folder = (root or path.parent).expanduser().absolute()
@@ -88,9 +88,9 @@ def load_table(
     samples = pa.table(table)
     card = DatasetCard(
         name=name or path.stem,
-        task=task,  # type: ignore[arg-type]  # checked above
+        task=task,
         classes=classes,
-        metrics=METRICS[task],
+        metrics=METRICS.get(task, ()),
         splits=count_splits(samples),
         source={"table": path.name, "columns": columns.named()},
         notes=(note,) if note else (),
@@ -158,17 +158,20 @@ def _file(relative: str, root: Path, number: int) -> FileMedia | None:
 
 
 def _labels(rows: Sequence[Row], column: str | None, task: str) -> tuple[tuple[str, ...], Any]:
-    """Class names and the label column: class numbers, or for sentiment the scores themselves."""
+    """Class names and the label column: class numbers, or the scores themselves (`labels_are_scores`)."""
     if column is None:
         return (), None
     values = [_text(row, column) for row in rows]
     if "" in values:
         raise UserError(f"Row {values.index('') + 1} has no label in column {column!r}. Every sample needs one.")
-    if task == "sentiment":
-        try:
-            return (), pa.array([float(value) for value in values], pa.float32())
-        except ValueError as error:
+    try:
+        numbers = np.array(values, np.float64)
+    except ValueError as error:
+        if task == "sentiment":
             raise UserError(f"--task sentiment needs numbers in column {column!r}: {error}") from error
+    else:
+        if labels_are_scores(task, numbers):
+            return (), pa.array(numbers, pa.float32())
     classes = tuple(sorted(set(values)))
     number = {name: place for place, name in enumerate(classes)}
     return classes, pa.array([number[value] for value in values], pa.int32())

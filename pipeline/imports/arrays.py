@@ -23,16 +23,10 @@ from ...cache.errors import UserError
 from ...cache.segment import Stored
 from ...cache.segment.encoding import unfit_rows
 from ...cache.storage import storage_at
-from .imported import SPLIT_NAMES, PackedTokens, Task
+from ..tasks import METRICS, labels_are_scores
+from .imported import SPLIT_NAMES, PackedTokens
 from .padding import frames_of, kept_dtype, pack
 from .store import PackedModality, store_packed
-
-METRICS: dict[str, tuple[str, ...]] = {
-    "classification": ("accuracy", "weighted_f1"),
-    "emotion": ("accuracy", "weighted_f1"),
-    "sentiment": ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5", "acc7", "mae", "corr"),
-    "retrieval": ("map", "p10"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +59,7 @@ def import_arrays(
     labels: NDArray[Any],
     splits: Sequence[str],
     *,
-    task: Task = "classification",
+    task: str = "classification",
     ids: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
@@ -96,7 +90,9 @@ def import_arrays(
         check_fits(modality, ids)
     split = columns["split"]
     sizes: dict[str, int] = {part: split.count(part) for part in ("train", "val", "test") if part in split}
-    card = DatasetCard(name, task, tuple(names), METRICS[task], splits=sizes, source=sources, notes=tuple(notes))
+    card = DatasetCard(
+        name, task, tuple(names), METRICS.get(task, ()), splits=sizes, source=sources, notes=tuple(notes)
+    )
     samples = pa.table(columns)
     check_samples(samples)
     dataset = storage_at(features).under(name)
@@ -137,14 +133,14 @@ def sample_columns(
     return columns
 
 
-def label_column(labels: NDArray[Any], task: Task, classes: Sequence[str] | None) -> tuple[NDArray[Any], Sequence[str]]:
+def label_column(labels: NDArray[Any], task: str, classes: Sequence[str] | None) -> tuple[NDArray[Any], Sequence[str]]:
     """The label column and the class names. Raises UserError for labels the task cannot use."""
     labels = tidy(labels)
     if labels.ndim != 1:
         raise UserError(f"The labels have shape {labels.shape}; expected one a sample, (N,).")
-    if task == "sentiment":
+    if labels_are_scores(task, labels):
         if labels.dtype.kind not in "iuf" or not np.isfinite(labels).all():
-            raise UserError(f"--task sentiment needs a number for every sample; the labels are {labels.dtype}.")
+            raise UserError(f"--task {task} needs a number for every sample; the labels are {labels.dtype}.")
         return labels.astype(np.float64), ()
     if labels.dtype.kind == "U":
         names = list(classes) if classes is not None else sorted({str(label) for label in labels})

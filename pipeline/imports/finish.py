@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from difflib import get_close_matches
-from typing import cast
 
 from ...cache.dataset import CachedDataset
-from ...cache.errors import UserError
 from ...cache.segment import Stored
-from .arrays import METRICS, import_arrays, tidy
-from .imported import Imported, Task
+from ..tasks import checked_task, labels_are_scores
+from .arrays import import_arrays, tidy
+from .imported import Imported
 from .known import KNOWN, classes_for
 
 __all__ = ["chosen_task", "finished", "write_imported"]
 
 
-def chosen_task(name: str, asked: str | None) -> Task | None:
-    """The task that was asked for, or the one dataset `name` is known for. Raises UserError for none that is known."""
+def chosen_task(name: str, asked: str | None) -> str | None:
+    """The task that was asked for, or the one dataset `name` is known for. Raises UserError for a mistyped one."""
     if asked is None:
         return KNOWN[name].task if name in KNOWN else None
-    if asked not in METRICS:
-        near = get_close_matches(asked, METRICS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"--task is one of {', '.join(METRICS)}, not {asked!r}.{hint}")
-    return cast(Task, asked)
+    return checked_task(asked)
 
 
-def finished(name: str, imported: Imported, task: Task | None) -> Imported:
+def finished(name: str, imported: Imported, task: str | None) -> Imported:
     """The dataset with its task, classes and splits decided; what was decided here is in the notes."""
     task = task or imported.task or "classification"
     labels, notes = tidy(imported.labels), list(imported.notes)
     classes = imported.classes
-    if task == "sentiment":
+    scores = labels_are_scores(task, labels)
+    if scores:
         classes = None
     elif classes is None:
         classes = classes_for(name, task, labels)
@@ -45,7 +40,7 @@ def finished(name: str, imported: Imported, task: Task | None) -> Imported:
     if splits is None:
         from ..datasets.splitting import SEED, draw_splits
 
-        by = None if task == "sentiment" else labels
+        by = None if scores else labels
         splits, how = draw_splits(len(labels), by, list(imported.groups) if imported.groups is not None else None)
         notes.append(f"No split was given: 70/10/20 drawn {how} with seed {SEED}.")
     return replace(imported, labels=labels, splits=splits, task=task, classes=classes, notes=tuple(notes))

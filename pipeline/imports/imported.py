@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Task = Literal["classification", "emotion", "sentiment", "retrieval"]
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -43,7 +42,7 @@ class Imported:
     ids: Sequence[str]
     splits: Sequence[str] | None = None
     groups: Sequence[str] | None = None
-    task: Task | None = None
+    task: str | None = None
     classes: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -61,4 +60,4 @@ class Options:
     split: Path | None = None
     split_column: str | None = None
     modalities: tuple[str, ...] = ()
-    task: Task | None = None
+    task: str | None = None

@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets import av_mnist, crema_d, digits, meld, mvsa, wikipedia
-from .imported import Task
 
 
 @dataclass(frozen=True)
 class Known:
     """A dataset's task, and its classes where their order is settled."""
 
-    task: Task
+    task: str
     classes: tuple[str, ...] | None = None
 
 
@@ -41,7 +40,7 @@ KNOWN: dict[str, Known] = {
 }
 
 
-def classes_for(name: str, task: Task, labels: NDArray[np.generic]) -> Sequence[str] | None:
+def classes_for(name: str, task: str, labels: NDArray[np.generic]) -> Sequence[str] | None:
     """The class names that dataset `name` brings, where its task was not changed and the labels can be theirs."""
     known = KNOWN.get(name)
     if known is None or known.task != task or known.classes is None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .arrays import text_of
 from .containers import Opened
-from .imported import Imported, Options, PackedTokens, Task
+from .imported import Imported, Options, PackedTokens
 from .split_pickles import Part, column_of, packed_modality, parts_of, present, stacked
 
 SEPARATOR = "$_$"
@@ -42,7 +42,7 @@ def read(files: Sequence[Opened], options: Options) -> Imported:
     ids = [text_of(one) for part in column_of(parts, "id", file) for one in np.ravel(part).tolist()]
     categorical = options.task in ("classification", "emotion")
     labels = stacked(column_of(parts, "classification_labels" if categorical else "regression_labels", file))
-    task: Task = options.task if categorical and options.task else "sentiment"
+    task = options.task if categorical and options.task else "sentiment"
     return Imported(
         modalities,
         labels.astype(np.int64) if categorical else labels.astype(np.float64),

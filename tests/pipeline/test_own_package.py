@@ -1,4 +1,5 @@
-"""A package outside the project adds a dataset, a modality and its encoder: the example is installed and used."""
+"""A package outside the project adds a dataset, its task, a modality and its encoder: the example is installed and
+used."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from pgm.pipeline.datasets import adapters
 from pgm.pipeline.encoders import build_encoder
 from pgm.pipeline.encoders.builders import builders
 from pgm.pipeline.encoders.facts import listing
+from pgm.trainer import train
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_package"
 
@@ -72,6 +74,9 @@ def test_an_installed_package_adds_a_dataset_a_modality_and_its_encoder(readings
     [(row, reason)] = store.errors().items()
     assert collection.ids[row] == "coffee-04"
     assert "not readings" in reason
+    run = train(tmp_path / "features", method="linear", runs=tmp_path / "runs", settings={"epochs": 1})
+    assert run.config["task"] == "pgm_gas_task:BalancedClassification"
+    assert run.test["balanced_accuracy"] >= 0
 
 
 @pytest.mark.usefixtures("installed")

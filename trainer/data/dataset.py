@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,7 +37,7 @@ from ...cache.errors import NotFound, UserError
 from ..head.switches import nearest
 from ..protocol import Protocol
 from ..randomness import derived
-from ..tasks import Task, task_for
+from ..tasks import Task, kind_of, name_of, task_for
 from .feed import present_lengths
 from .groups import Groups, groups_of
 from .order import Rows
@@ -137,7 +137,9 @@ def load_data(
     dataset's own. Raises NotFound for what is not there, UserError for what cannot be trained on.
     """
     features = {m: dataset.features(m, stores.get(m)) for m in modalities}
-    card, (samples, named) = dataset.card, with_split(dataset, split)
+    # By the name that does not depend on how the task was asked for: it is in the names of runs.
+    card = replace(dataset.card, task=name_of(kind_of(dataset.card)))
+    samples, named = with_split(dataset, split)
     labels = labels_of(samples, card)
     task = task_for(card, protocol, tuple(modalities), labels)
     targets = task.targets(labels)

@@ -23,7 +23,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, check_random_state, column_or_1d
 
 from ...cache import DatasetCard, Identity, ids_digest, publish, storage_at, write_features
-from ...cache import Task as TaskName
 from ..tasks import Task
 from .evaluation import collect
 from .inference import Loaded, load, task_of
@@ -42,7 +41,7 @@ class _Estimator(BaseEstimator):
     on. device: auto, cpu or cuda. random_state: an int, a RandomState, or None for another run every time.
     """
 
-    _task: TaskName
+    _task: str
 
     def __init__(
         self,
@@ -203,7 +202,7 @@ def kept_apart(labels: NDArray[Any], share: float, seed: int) -> list[str]:
 
 def write(
     folder: Path,
-    task: TaskName,
+    task: str,
     classes: tuple[str, ...],
     tokens: Mapping[str, list[NDArray[np.float32]]],
     labels: NDArray[Any],

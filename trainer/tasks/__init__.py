@@ -1,20 +1,25 @@
 """Tasks: what is learned from a dataset and how it is judged."""
 
 from .base import Forward, Task, Views
-from .choice import kind_of, task_for
+from .choice import code_of, kind_of, name_of, task_for
 from .classification import Classification, Emotion
 from .retrieval import Retrieval
+from .scores import Columns, SampleScores
 from .sentiment import SentimentClasses, SentimentRegression
 
 __all__ = [
     "Classification",
+    "Columns",
     "Emotion",
     "Forward",
     "Retrieval",
+    "SampleScores",
     "SentimentClasses",
     "SentimentRegression",
     "Task",
     "Views",
+    "code_of",
     "kind_of",
+    "name_of",
     "task_for",
 ]

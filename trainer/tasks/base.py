@@ -31,11 +31,13 @@ Vectors = Mapping[str, Mapping[str, NDArray[np.float32]]]  # split -> modality -
 
 
 class Task(ABC):
-    """What is learned, and how well it was learned.
+    """What is learned, and how well it was learned: a task is a subclass.
 
-    version: of the task's code, raised when training on the same targets comes to other numbers.
+    name: the word by which cards ask for one of PgM's own; another's is called by its import path. version: of the
+    task's code, raised when training on the same targets comes to other numbers.
     """
 
+    name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     monitor: ClassVar[str]  # the validation metric that selects weights
     primary: ClassVar[str]  # the test metric that rows are compared on

@@ -1,32 +1,56 @@
-"""Which task a dataset's card asks for."""
+"""Which task a dataset's card asks for: a file here, an entry point `pgm.tasks`, or package.module:Class."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ...cache import DatasetCard
 from ...cache.errors import UserError
+from ..head.switches import nearest
+from ..plugins import Plugins, classes_in, import_path, is_ours, versions
 from ..protocol import Protocol
 from .base import Task
-from .classification import Classification, Emotion
-from .retrieval import Retrieval
-from .sentiment import SentimentRegression
 
-KINDS: dict[str, type[Task]] = {
-    "classification": Classification,
-    "emotion": Emotion,
-    "sentiment": SentimentRegression,
-    "retrieval": Retrieval,
-}
+TASKS: Plugins[Task] = Plugins(
+    kind="task",
+    wanted="a class that extends pgm.trainer.tasks.Task",
+    group="pgm.tasks",
+    base=Task,  # type: ignore[type-abstract]
+)
+
+
+@cache
+def our_tasks() -> dict[str, type[Task]]:
+    """The tasks in this folder that have a name."""
+    every = classes_in(__package__, Task)  # type: ignore[type-abstract]
+    return {task.name: task for task in every if vars(task).get("name")}
 
 
 def kind_of(card: DatasetCard) -> type[Task]:
     """What kind of task a card asks for. Raises UserError for one that is not here."""
-    if card.task not in KINDS:
-        raise UserError(f"Dataset {card.name!r} asks for the task {card.task!r}; the trainer has {', '.join(KINDS)}.")
-    return KINDS[card.task]
+    ours = our_tasks()
+    found = ours.get(card.task) or TASKS.find(card.task)
+    if found is None:
+        every = [*ours, *TASKS.installed()]
+        raise UserError(
+            f"Dataset {card.name!r} asks for the task {card.task!r}. There are: {', '.join(every)}; or "
+            f"package.module:Class.{nearest(card.task, every)}"
+        )
+    return found
+
+
+def name_of(kind: type[Task]) -> str:
+    """What a task is called in the names of runs: one of ours by its name, another's by its import path."""
+    return kind.name if is_ours(kind) else import_path(kind)
+
+
+def code_of(card: DatasetCard, task: Task) -> int | dict[str, int]:
+    """What a run's name says of its task's code: the version; of another's, those of all that it is made of."""
+    kind = kind_of(card)
+    return task.version if is_ours(kind) else {**versions(kind), **versions(type(task))}
 
 
 def task_for(card: DatasetCard, protocol: Protocol, modalities: tuple[str, ...], labels: NDArray[Any]) -> Task:

@@ -24,6 +24,7 @@ from .scores import Columns, SampleScores
 class Classification(Task):
     """One class of several a sample; targets (B,) int64 index into `classes`."""
 
+    name: ClassVar[str] = "classification"
     monitor: ClassVar[str] = "accuracy"
     primary: ClassVar[str] = "accuracy"
 
@@ -63,6 +64,7 @@ class Classification(Task):
 class Emotion(Classification):
     """Classification judged by weighted F1."""
 
+    name: ClassVar[str] = "emotion"
     monitor: ClassVar[str] = "weighted_f1"
 
 

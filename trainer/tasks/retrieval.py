@@ -33,6 +33,7 @@ TEMPERATURE = 0.1
 class Retrieval(Task):
     """Find items of the same category in the other modality; targets (B,) int64 category."""
 
+    name: ClassVar[str] = "retrieval"
     version: ClassVar[int] = 2  # 1: PgM's own losses ran, unused, in all three passes, and drew their dropout
     monitor: ClassVar[str] = "map"
     primary: ClassVar[str] = "map"

@@ -28,6 +28,7 @@ POLARITIES = ("negative", "neutral", "positive")
 class SentimentRegression(Task):
     """Targets (B,) float32 scores, MOSI's in [-3, 3]."""
 
+    name: ClassVar[str] = "sentiment"
     monitor: ClassVar[str] = "mae"
     primary: ClassVar[str] = "acc2_has0"
     larger_is_better: ClassVar[bool] = False

@@ -1,0 +1,40 @@
+"""Tasks as far as stage 1 has to know them: a word for the card, and whether labels are classes or scores.
+
+What a task is, is said by the trainer, or by another package (entry points `pgm.tasks`), which stage 1 never imports.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cache.errors import UserError
+from ..cache.nearest import did_you_mean
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "weighted_f1"),
+    "emotion": ("accuracy", "weighted_f1"),
+    "sentiment": ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5", "acc7", "mae", "corr"),
+    "retrieval": ("map", "p10"),
+}
+
+
+def checked_task(asked: str) -> str:
+    """The task as it was asked for. Raises UserError for what looks like a known one mistyped."""
+    known = [*METRICS, *entry_points(group="pgm.tasks").names]
+    if asked not in known and (near := did_you_mean(asked, known)):
+        raise UserError(f"--task is one of {', '.join(known)}, or package.module:Class, not {asked!r}.{near}")
+    return asked
+
+
+def labels_are_scores(task: str, labels: NDArray[Any]) -> bool:
+    """Whether labels (N,) are kept as float scores and not as classes.
+
+    Sentiment's are; of a task that is not ours, numbers of which some are negative or no whole ones.
+    """
+    if task in METRICS:
+        return task == "sentiment"
+    return labels.dtype.kind in "if" and not bool(((labels == np.round(labels)) & (labels >= 0)).all())
