@@ -83,7 +83,7 @@ def check_versions(run: Run, method: MethodConfig, task: Task) -> None:
     """Raise IdentityMismatch where the code that would run the weights is not the code that made them."""
     config, now = run.config, method.describe()
     there = {"task": config["recipe"]["task"], **{part: config["method"].get(part) for part in CODE}}
-    here = {"task": task.version, **{part: now.get(part) for part in CODE}}
+    here = {"task": task.code, **{part: now.get(part) for part in CODE}}
     if differences := field_differences(here, there):
         raise IdentityMismatch(
             f"Run {run.id} was made by another version of the code of {now['name']} or its task:\n  "

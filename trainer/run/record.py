@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from ...cache.storage import absolute_url
 from ...cache.storage.local import settle
 from ..data.feed import Feed
-from ..tasks import Task, code_of
+from ..tasks import Task
 from .files import read_json, write_json
 from .floors import floors
 from .home import folder_of
@@ -76,7 +76,7 @@ def floors_of(resolved: Resolved) -> dict[str, dict[str, float]]:
         **{name: value for name, value in resolved.data_identity.items() if name != "missing"},
         "split": [protocol.val_fraction, protocol.split_seed],
         "task": protocol.sentiment,
-        "code": code_of(resolved.data.card, resolved.data.task),
+        "code": resolved.data.task.code,
     }
     path = folder_of(resolved.request.runs) / "floors" / f"{content_hash(asked)}.json"
     if not path.exists():

@@ -22,7 +22,6 @@ from ..data.sequence import Context, widths_shown
 from ..head.switches import changed, checked, nearest, switches_of
 from ..methods import Asked, MethodConfig, Shape, choose, modalities_of
 from ..protocol import Protocol
-from ..tasks import code_of
 from .home import Root, runs_place
 from .runs import RECIPE, Run, content_hash, run_at
 
@@ -127,7 +126,7 @@ class Resolved:
     def config(self) -> dict[str, Any]:
         """config.json: all that decides the numbers, and nothing else; `split` only where a named one was asked for."""
         return {
-            "recipe": {"training": RECIPE, "task": code_of(self.data.card, self.data.task)},
+            "recipe": {"training": RECIPE, "task": self.data.task.code},
             **self.data_identity,
             **({} if self.request.split is None else {"split": self.request.split}),
             "task": self.data.card.task,

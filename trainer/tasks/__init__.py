@@ -1,7 +1,7 @@
 """Tasks: what is learned from a dataset and how it is judged."""
 
 from .base import Forward, Task, Views
-from .choice import code_of, kind_of, name_of, task_for
+from .choice import kind_of, name_of, task_for
 from .classification import Classification, Emotion
 from .retrieval import Retrieval
 from .scores import Columns, SampleScores
@@ -18,7 +18,6 @@ __all__ = [
     "SentimentRegression",
     "Task",
     "Views",
-    "code_of",
     "kind_of",
     "name_of",
     "task_for",

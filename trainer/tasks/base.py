@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..batch import Inputs
 from ..methods.base import MethodOutput
+from ..plugins import is_ours, versions
 from ..protocol import Protocol as TrainingProtocol
 from .linear import class_probabilities, side_by_side
 from .scores import Columns, SampleScores
@@ -50,6 +51,11 @@ class Task(ABC):
     @abstractmethod
     def of(cls, classes: tuple[str, ...], modalities: tuple[str, ...], protocol: TrainingProtocol) -> Task:
         """The task of a dataset with these classes, read in these modalities, under this protocol."""
+
+    @property
+    def code(self) -> int | dict[str, int]:
+        """What a run's name says of the task's code: the version; of another's task, those of all that it extends."""
+        return self.version if is_ours(type(self)) else versions(type(self))
 
     def targets(self, labels: NDArray[Any]) -> NDArray[Any]:
         """A label column (N,) as the loss and the metrics take it: int64 classes, unless the task says otherwise."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...cache import DatasetCard
 from ...cache.errors import UserError
 from ..head.switches import nearest
-from ..plugins import Plugins, classes_in, import_path, is_ours, versions
+from ..plugins import Plugins, classes_in, import_path, is_ours
 from ..protocol import Protocol
 from .base import Task
 
@@ -47,13 +47,11 @@ def name_of(kind: type[Task]) -> str:
     return kind.name if is_ours(kind) else import_path(kind)
 
 
-def code_of(card: DatasetCard, task: Task) -> int | dict[str, int]:
-    """What a run's name says of its task's code: the version; of another's, those of all that it is made of."""
-    kind = kind_of(card)
-    return task.version if is_ours(kind) else {**versions(kind), **versions(type(task))}
-
-
 def task_for(card: DatasetCard, protocol: Protocol, modalities: tuple[str, ...], labels: NDArray[Any]) -> Task:
     """The task of a dataset; categories without names are numbered. Raises UserError for a task that is not here."""
     classes = card.classes or tuple(map(str, range(int(labels.max(initial=0)) + 1)))
-    return kind_of(card).of(classes, modalities, protocol)
+    kind = kind_of(card)
+    task = kind.of(classes, modalities, protocol)
+    if is_ours(type(task)) and not is_ours(kind):
+        raise UserError(f"{import_path(kind)}.of gives {import_path(type(task))}, which it must extend instead.")
+    return task

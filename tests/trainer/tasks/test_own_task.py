@@ -15,7 +15,6 @@ from pgm.cli import app
 from pgm.trainer import Run
 from pgm.trainer.run.inference import evaluate_run
 from pgm.trainer.run.request import Request, resolve
-from pgm.trainer.tasks import code_of
 from typer.testing import CliRunner
 
 from ..conftest import TINY
@@ -49,7 +48,7 @@ def test_however_the_card_asks_for_it_a_run_carries_its_import_path_and_version(
     assert (ours.config["task"], ours.config["recipe"]["task"]) == ("emotion", 1)
     before = by_name.run.id
     monkeypatch.setattr(type(by_name.data.task), "version", 2)
-    assert code_of(by_name.data.card, by_name.data.task) == {"BalancedClassification": 2, "Task": 1}
+    assert by_name.data.task.code == {"BalancedClassification": 2, "Task": 1}
     assert asked(tmp_path / "balanced").run.id != before
 
 
