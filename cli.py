@@ -12,6 +12,7 @@ import typer
 
 from .cache.commands import PUSH_EXAMPLE, cache_app, make_push_command
 from .cache.errors import PgMError
+from .doctor import command as doctor_command
 from .pipeline import commands as pipeline_commands
 from .pipeline.datasets.commands import datasets_app
 from .pipeline.encoder_commands import encoders_app
@@ -81,6 +82,7 @@ app.command("figure", epilog=study_commands.FIGURE_EXAMPLE)(study_commands.figur
 app.command("report", epilog=report_commands.EXAMPLE)(report_commands.make_report_command(_examples))
 app.command("params", epilog=params_command.EXAMPLE)(params_command.params)
 app.command("import", epilog=import_commands.EXAMPLE)(import_commands.import_command)
+app.command("doctor", epilog=doctor_command.EXAMPLE)(doctor_command.doctor_command)
 app.command("methods", epilog=method_commands.METHODS_EXAMPLE)(method_commands.methods_command)
 app.add_typer(method_commands.new_app, name="new")
 app.add_typer(trainer_commands.runs_app, name="runs")

@@ -14,6 +14,7 @@ FORBIDDEN = {
     "cache": {"torch", "dask", "distributed", "transformers", "pgm.pipeline", "pgm.trainer", "pgm.cli", "pgm.console"},
     "pipeline": {"pgm.trainer", "pgm.cli"},
     "loaders": {"pgm.pipeline", "pgm.trainer", "pgm.cli", "transformers", "dask"},
+    "doctor": {"pgm.trainer", "pgm.cli", "pgm.console", "transformers"},
     "trainer": {"pgm.pipeline", "pgm.cli", "transformers", "zarr", "h5py"},
 }
 
