@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ..errors import CorruptStore, RunFailed
-from ..segment import Codec, Contents, Format, Items, Segment, SegmentName, open_segment, read_segment
+from ..segment import Codec, Contents, Format, Items, SegmentName, open_segment, read_segment
 from ..segment.contents import Int64s
 from ..segment.encoding import Array, sum_errors
-from ..segment.write import put_segment
+from ..segment.write import Packed, pack_segment, put_segments
 from ..storage import Storage
 from ..store import Draft, Features, IndexBuilder, Version, open_features
 from ..store.index import MISSING
@@ -45,7 +45,8 @@ def compact(
         list_instead(features, before)
         return None
     ids = ids_of(features)
-    written = [rewritten(features, ids, rows, format, codec) for rows in groups]
+    packed = (rewritten(features, ids, rows, format, codec) for rows in groups)
+    written = list(put_segments(store, packed))
     rows = IndexBuilder(len(features))
     rows.missing(np.flatnonzero(features.index.status == MISSING))
     for group, segment in zip(groups, written, strict=True):
@@ -108,8 +109,8 @@ def is_compact(features: Features, groups: Sequence[Int64s]) -> bool:
     return True
 
 
-def rewritten(features: Features, ids: Sequence[str], rows: Int64s, format: Format, codec: Codec) -> Segment:
-    """One segment of these rows, put into the store. Raises CorruptStore where a sample is not what was written."""
+def rewritten(features: Features, ids: Sequence[str], rows: Int64s, format: Format, codec: Codec) -> Packed:
+    """One segment of these rows, to be put. Raises CorruptStore where a sample is not what was written."""
     tokens, scales, attempt, quantised = collected(features, rows)
     known = features.index.source[rows]
     items = Items(
@@ -123,7 +124,7 @@ def rewritten(features: Features, ids: Sequence[str], rows: Int64s, format: Form
     if (wrong := np.flatnonzero(contents.checksums != features.checksums[rows])).size:
         some = ", ".join(items.ids[row] for row in wrong[:5])
         raise CorruptStore(f"{len(wrong)} samples of {features.url} are damaged ({some}); run `pgm cache verify`")
-    return put_segment(features.store.storage, features.identity.whole_digest, contents, format)
+    return pack_segment(features.identity.whole_digest, contents, format)
 
 
 def collected(features: Features, rows: Int64s) -> tuple[Array, Array | None, int, list[dict[str, float]]]:

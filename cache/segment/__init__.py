@@ -14,7 +14,11 @@ from .encoding import Stored as Stored
 from .read import SegmentReader as SegmentReader
 from .read import open_segment as open_segment
 from .read import read_segment as read_segment
+from .write import Packed as Packed
 from .write import Segment as Segment
+from .write import pack_features as pack_features
+from .write import pack_segment as pack_segment
 from .write import put_segment as put_segment
+from .write import put_segments as put_segments
 from .write import write_segment as write_segment
 from .zarr import MARKER as MARKER

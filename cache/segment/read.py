@@ -55,6 +55,8 @@ def read_segment(store: Storage, name: str) -> Segment:
     path, parsed = segment_path(store, name)
     arrays = READ[parsed.format](path)
     items = Items.from_bytes(arrays["items"].tobytes())
+    if not len(items) == len(arrays["lengths"]) == len(arrays["checksums"]):
+        raise CorruptStore(f"{path} does not say the same of all its samples; see `pgm cache verify`")
     size = sum(entry.bytes for entry in store.entries(joined(SEGMENTS, name)))
     return Segment(name, items, arrays["lengths"].astype(np.int64), arrays["checksums"].astype(np.uint64), size, False)
 

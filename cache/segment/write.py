@@ -1,6 +1,12 @@
-"""Writing a segment: check, encode, name by content, put if absent. One call, callable from any process."""
+"""Writing a segment: check, encode, name by content, put if absent. One call, callable from any process.
 
-from collections.abc import Mapping, Sequence
+Who has several packs one while those before are on their way to the disk: a processor and a disk then work at the same
+time, which they do not where two threads each do both in step.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +33,7 @@ from .zarr import zarr_objects
 
 OBJECTS = {"zarr": zarr_objects, "hdf5": hdf5_objects}
 NAMED = 5  # samples an error names before it counts the rest
+AT_ONCE = 2  # segments on their way to the disk: while one waits for it, the other is copied to the page cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +49,14 @@ class Segment:
     checksums: UInt64s
     bytes: int
     new: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A segment that is yet to be put: what will be known of it, and its objects by key."""
+
+    segment: Segment
+    objects: Mapping[str, Parts]
 
 
 def write_segment(
@@ -60,6 +75,19 @@ def write_segment(
     tokens: (T, D) floats, the samples' one after another. Raises RunFailed for a NaN, an infinity or a value beyond
     what `stored` holds, naming the samples, and for a full disk.
     """
+    return put_segment(store, pack_features(identity, items, lengths, tokens, stored, format, codec))
+
+
+def pack_features(
+    identity: str,
+    items: Items,
+    lengths: Int64s,
+    tokens: Array,
+    stored: Stored = "float16",
+    format: Format = "zarr",
+    codec: Codec = "none",
+) -> Packed:
+    """The segment that `write_segment` writes."""
     check_format(format, codec)
     check_shapes(items, lengths, tokens)
     if (unfit := unfit_rows(tokens, stored)).size:
@@ -67,21 +95,40 @@ def write_segment(
     encoded = encode(tokens, stored)
     items = replace(items, quantisation=encoded.error)
     contents = Contents(items, np.ascontiguousarray(lengths, np.int64), encoded.tokens, encoded.scales, codec)
-    return put_segment(store, identity, contents, format)
+    return pack_segment(identity, contents, format)
 
 
-def put_segment(store: Storage, identity: str, contents: Contents, format: Format) -> Segment:
-    """Put already encoded contents under the name their inputs and bytes give them."""
+def pack_segment(identity: str, contents: Contents, format: Format) -> Packed:
+    """Already encoded contents under the name their inputs and bytes give them."""
     items = contents.items
     objects = OBJECTS[format](contents)
     name = SegmentName(inputs_digest(identity, items.ids, items.sources, items.attempt), digest_of(objects), format)
-    key = joined(SEGMENTS, str(name))
-    new = put_objects(store, key, objects)
-    if not new and not is_intact(store, str(name)):
+    size = total_bytes(objects)
+    return Packed(Segment(str(name), items, contents.lengths, contents.checksums, size, False), objects)
+
+
+def put_segment(store: Storage, packed: Packed) -> Segment:
+    """Put a segment, unless it is there."""
+    name = packed.segment.name
+    key = joined(SEGMENTS, name)
+    new = put_objects(store, key, packed.objects)
+    if not new and not is_intact(store, name):
         # What lay there has been damaged since; these are the bytes its name promises.
         store.delete(key)
-        new = put_objects(store, key, objects)
-    return Segment(str(name), items, contents.lengths, contents.checksums, total_bytes(objects), new)
+        new = put_objects(store, key, packed.objects)
+    return replace(packed.segment, new=new)
+
+
+def put_segments(store: Storage, packed: Iterable[Packed]) -> Iterator[Segment]:
+    """Put segments, in their order; each is made while those before it are on their way."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        coming: deque[Future[Segment]] = deque()
+        for each in packed:
+            coming.append(pool.submit(put_segment, store, each))
+            if len(coming) > AT_ONCE:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def put_objects(store: Storage, key: str, objects: Mapping[str, Parts]) -> bool:

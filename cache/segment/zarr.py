@@ -1,21 +1,19 @@
 """A segment as a Zarr v3 group: `tokens` one sharded array, `lengths`, `checksums`, `items` and, for int8, `scales`.
 
-zarr-python writes the metadata and the small arrays. An uncompressed shard of tokens is laid out here: its inner chunks
-one after another in order (so their payload is one run of rows), then Zarr's index of them and the index's crc32c. A
-reader that knows that no codec is used maps the rows. Compressed shards zarr-python
-encodes; see packed.py for reading them.
+The objects are laid out here, by the specification: through zarr-python every array takes some trips to its event loop's
+thread, which on a busy machine cost more than hashing 64 MiB (60 ms). A shard of tokens is its inner chunks one after
+another in order (uncompressed, their payload is one run of rows that a reader maps; for compressed ones see packed.py),
+then Zarr's index of them and the index's crc32c. Every other array is one raw chunk.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
-import zarr
+from numcodecs import blosc
 from zarr.codecs import BloscCodec
-from zarr.storage import LocalStore, MemoryStore
 
 from ..errors import CorruptStore
 from ..storage.base import Parts, as_bytes
@@ -27,32 +25,25 @@ from .rows import Span
 CHUNK_TOKENS = 512  # what a plain reader loads for one sample
 TOKENS = "tokens/c/0/0"
 MARKER = "zarr.json"  # written last: without it the group is not there
+GROUP = {"attributes": {"pgm_segment": 1}, "zarr_format": 3, "node_type": "group"}
+READ = {"lengths": "<i8", "checksums": "<u8", "items": "u1"}
+LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
 def zarr_objects(contents: Contents) -> dict[str, Parts]:
     """The group's objects by key, the root's metadata last."""
-    memory: dict[str, Any] = {}
-    root = zarr.open_group(MemoryStore(memory), mode="w", zarr_format=3, attributes={"pgm_segment": 1})
-    tokens = add_tokens(root, contents)
-    raw = contents.codec == "none"
-    if len(contents.tokens) and not raw:
-        tokens[:] = contents.tokens
     small = {"lengths": contents.lengths, "checksums": contents.checksums, "items": items_array(contents)}
     if contents.scales is not None:
         small["scales"] = contents.scales
+    objects: dict[str, Parts] = {"tokens/zarr.json": [tokens_metadata(contents)]}
+    if len(contents.tokens):
+        objects[TOKENS] = shard(contents)
     for name, values in small.items():
-        root.create_array(
-            name,
-            data=values,
-            chunks=tuple(max(1, size) for size in values.shape),
-            compressors=None,
-            filters=None,
-            config={"write_empty_chunks": True},
-        )
-    objects: dict[str, Parts] = {key: [value.to_bytes()] for key, value in memory.items() if key != MARKER}
-    if len(contents.tokens) and raw:
-        objects[TOKENS] = list(raw_shard(contents.tokens))
-    return {**dict(sorted(objects.items())), MARKER: [memory[MARKER].to_bytes()]}
+        chunk = tuple(max(1, size) for size in values.shape)
+        objects[f"{name}/zarr.json"] = [array_metadata(values, chunk, [as_little(values)])]
+        if values.size:
+            objects["/".join([name, "c", *"0" * values.ndim])] = [as_bytes(values)]
+    return {**dict(sorted(objects.items())), MARKER: [spelled(GROUP)]}
 
 
 def items_array(contents: Contents) -> Array:
@@ -63,9 +54,8 @@ def items_array(contents: Contents) -> Array:
 def read_zarr(folder: Path) -> dict[str, Array]:
     """The group's arrays but for the tokens. Raises CorruptStore."""
     try:
-        root = zarr.open_group(LocalStore(folder, read_only=True), mode="r")
-        return {name: np.asarray(root[name][:]) for name in ("lengths", "checksums", "items")}  # type: ignore[index]
-    except (KeyError, ValueError, OSError) as error:
+        return {name: np.frombuffer((folder / name / "c/0").read_bytes(), dtype) for name, dtype in READ.items()}
+    except (ValueError, OSError) as error:
         raise CorruptStore(f"{folder} is not a readable segment ({error}); see `pgm cache verify`") from error
 
 
@@ -100,22 +90,43 @@ def chunk_rows(rows: int) -> int:
     return max(1, min(CHUNK_TOKENS, rows))
 
 
-def add_tokens(root: zarr.Group, contents: Contents) -> zarr.Array[Any]:
-    """The token array, with this segment's chunks, shard and codec."""
-    tokens = contents.tokens
-    chunk = chunk_rows(len(tokens))
-    return root.create_array(
-        "tokens",
-        shape=tokens.shape,
-        chunks=(chunk, tokens.shape[1]),
-        shards=(max(1, -(-len(tokens) // chunk)) * chunk, tokens.shape[1]),
-        dtype=tokens.dtype,
-        compressors=compressor(contents.codec, tokens.dtype.itemsize),
-        filters=None,
-        fill_value=0 if tokens.dtype.kind == "i" else np.nan,
-        dimension_names=("token", "feature"),
-        config={"write_empty_chunks": True},
-    )
+def tokens_metadata(contents: Contents) -> bytes:
+    """`zarr.json` of the tokens: one shard of chunks."""
+    tokens, packed = contents.tokens, compressor(contents.codec, contents.tokens.dtype.itemsize)
+    chunk, width = chunk_rows(len(tokens)), tokens.shape[1]
+    sharding = {
+        "chunk_shape": [chunk, width],
+        "codecs": [as_little(tokens), *([packed.to_dict()] if packed else [])],
+        "index_codecs": [LITTLE, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    shape = (max(1, -(-len(tokens) // chunk)) * chunk, width)
+    codec = {"name": "sharding_indexed", "configuration": sharding}
+    return array_metadata(tokens, shape, [codec], dimension_names=["token", "feature"])
+
+
+def array_metadata(values: Array, chunk: tuple[int, ...], codecs: list[Any], **more: Any) -> bytes:
+    """`zarr.json` of an array in chunks of one size, all of which are there."""
+    known = {
+        "shape": values.shape,
+        "data_type": values.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0 if values.dtype.kind in "iu" else "NaN",
+        "codecs": codecs,
+        "attributes": {},
+    }
+    return spelled(known | more | {"zarr_format": 3, "node_type": "array", "storage_transformers": []})
+
+
+def spelled(metadata: dict[str, Any]) -> bytes:
+    """JSON as zarr-python spells it."""
+    return json.dumps(metadata, indent=2).encode()
+
+
+def as_little(values: Array) -> dict[str, Any]:
+    """The codec of raw values."""
+    return LITTLE if values.dtype.itemsize > 1 else {"name": "bytes"}
 
 
 def compressor(codec: Codec, itemsize: int) -> BloscCodec | None:
@@ -126,26 +137,27 @@ def compressor(codec: Codec, itemsize: int) -> BloscCodec | None:
     return BloscCodec(typesize=itemsize, cname=codec, clevel=5, shuffle="bitshuffle", blocksize=0)
 
 
-def raw_shard(tokens: Array) -> Iterator[bytes | memoryview]:
-    """Payload, index, crc32c: inner chunks in order, the last one filled up with zeros."""
+def shard(contents: Contents) -> Parts:
+    """Payload, index, crc32c: inner chunks in order, the last one filled up with zeros; each an (offset, bytes)."""
+    tokens = contents.tokens
     chunk = chunk_rows(len(tokens))
     chunks = -(-len(tokens) // chunk)
-    yield as_bytes(tokens)
-    yield as_bytes(np.zeros((chunks * chunk - len(tokens), tokens.shape[1]), tokens.dtype))
-    index = shard_index(chunks, chunk * tokens.shape[1] * tokens.dtype.itemsize)
-    yield index
-    yield index_checksum(index)
+    filling = np.zeros((chunks * chunk - len(tokens), tokens.shape[1]), tokens.dtype)
+    payload: list[bytes | memoryview]
+    if contents.codec == "none":
+        payload, sizes = [as_bytes(tokens), as_bytes(filling)], [chunk * tokens[:1].nbytes] * chunks
+    else:
+        blocks = [tokens[at * chunk : (at + 1) * chunk] for at in range(chunks)]
+        blocks[-1] = np.concatenate([blocks[-1], filling])
+        payload = [packed(block, contents.codec) for block in blocks]
+        sizes = [len(part) for part in payload]
+    index = np.stack([np.cumsum(sizes) - sizes, sizes], axis=1).astype("<u8").tobytes()
+    return [*payload, index, google_crc32c.value(index).to_bytes(4, "little")]
 
 
-def index_checksum(index: bytes) -> bytes:
-    """crc32c, as it follows the index."""
-    checksum: int = google_crc32c.value(index)
-    return checksum.to_bytes(4, "little")
-
-
-def shard_index(chunks: int, chunk_bytes: int) -> bytes:
-    """Zarr's index of a shard: (offset, bytes) little-endian for each chunk."""
-    index = np.empty((chunks, 2), "<u8")
-    index[:, 0] = np.arange(chunks, dtype=np.uint64) * np.uint64(chunk_bytes)
-    index[:, 1] = chunk_bytes
-    return index.tobytes()
+def packed(block: Array, codec: Codec) -> bytes:
+    """An inner chunk, as `compressor` says."""
+    chosen: bytes = blosc.compress(
+        np.ascontiguousarray(block), codec.encode(), 5, blosc.BITSHUFFLE, 0, typesize=block.dtype.itemsize
+    )
+    return chosen

@@ -1,14 +1,14 @@
 """A whole store from arrays in memory, in one call: what an import does, and whoever has features and no encoder."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from math import inf
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ..segment import Codec, Format, Items, Segment, Stored, write_segment
+from ..segment import Codec, Format, Items, Packed, Stored, pack_features, put_segments
 from ..segment.contents import Int64s
 from ..segment.encoding import Array
 from ..storage import Storage
@@ -21,7 +21,6 @@ from .verified import in_intact_segments
 from .version import Version
 
 SEGMENT_BYTES = 64 << 20
-AT_ONCE = 2  # segments: while one is checked and hashed, the other is on its way to the disk
 
 
 def write_features(
@@ -47,27 +46,33 @@ def write_features(
     counts: Int64s = np.asarray(lengths, np.int64)
     store = Store.create(dataset, identity, tokens.shape[1], stored)
     ends, failures = np.cumsum(counts), dict(errors or {})
-    sources = row_digests(tokens, counts)
+    flat, row_bytes = as_bytes(tokens), tokens.shape[1] * tokens.dtype.itemsize
+
+    @cache
+    def source(row: int) -> str:
+        """xxh3_128 of a sample's rows, the source of features that came as arrays; "" without rows."""
+        rows = flat[(ends[row] - counts[row]) * row_bytes : ends[row] * row_bytes]
+        return xxhash.xxh3_128_hexdigest(rows) if counts[row] else ""
+
     rows = IndexBuilder(len(ids))
     rows.missing(np.array([row for row in range(len(ids)) if not counts[row] and row not in failures], np.int64))
     before = store.latest(name)
     held = held_rows(store, before) if before is not None else {}
     again = held_failures(store, before) if before is not None and before.sample_ids == sample_ids else {}
-    kept = {row: held[sources[row]] for row in range(len(ids)) if counts[row] and sources[row] in held}
+    kept = {row: held[source(row)] for row in range(len(ids) if held else 0) if counts[row] and source(row) in held}
     kept |= {row: row for row, why in failures.items() if again.get(row) == why}
     if before is not None and kept:
         known, places = np.array(list(kept.items()), np.int64).T
         rows.take(known, store.index(before), before.segments, places)
     fresh = [row for row in range(len(ids)) if row not in kept and (counts[row] or row in failures)]
 
-    def put(part: list[int]) -> Segment:
-        items = Items([ids[r] for r in part], [sources[r] for r in part], [failures.get(r, "") for r in part])
-        packed, digest = rows_of(tokens, ends, counts, part), identity.whole_digest
-        return write_segment(store.storage, digest, items, counts[part], packed, stored, format, codec)
+    def packed(part: list[int]) -> Packed:
+        items = Items([ids[r] for r in part], [source(r) for r in part], [failures.get(r, "") for r in part])
+        values = rows_of(tokens, ends, counts, part)
+        return pack_features(identity.whole_digest, items, counts[part], values, stored, format, codec)
 
     parts = pieces(fresh, counts, tokens.shape[1] * np.dtype(stored).itemsize, segment_bytes)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        segments = list(pool.map(put, parts))
+    segments = list(put_segments(store.storage, map(packed, parts)))
     for part, segment in zip(parts, segments, strict=True):
         rows.place(np.array(part, np.int64), segment)
     written = [segment for segment in segments if segment.new]
@@ -83,15 +88,6 @@ def rows_of(tokens: Array, ends: Int64s, lengths: Int64s, part: list[int]) -> Ar
     if end - begin == lengths[part].sum():
         return tokens[begin:end]
     return np.concatenate([tokens[ends[row] - lengths[row] : ends[row]] for row in part])
-
-
-def row_digests(tokens: Array, lengths: Int64s) -> list[str]:
-    """(N,) xxh3_128 of each sample's rows: the source of features that came as arrays; "" without rows."""
-    ends = np.cumsum(lengths).tolist()
-    return [
-        xxhash.xxh3_128_hexdigest(as_bytes(tokens[end - length : end])) if length else ""
-        for end, length in zip(ends, lengths.tolist(), strict=True)
-    ]
 
 
 def held_rows(store: Store, version: Version) -> dict[str, int]:
