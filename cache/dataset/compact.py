@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import CorruptStore, RunFailed
 from ..segment import Codec, Contents, Format, Items, SegmentName, open_segment, read_segment
-from ..segment.contents import Int64s
+from ..segment.contents import Int64s, sample_checksums
 from ..segment.encoding import Array, sum_errors
 from ..segment.write import Packed, pack_segment, put_segments
 from ..storage import Storage
@@ -120,7 +120,8 @@ def rewritten(features: Features, ids: Sequence[str], rows: Int64s, format: Form
         attempt,
         sum_errors(quantised) if scales is not None else None,
     )
-    contents = Contents(items, features.lengths[rows], tokens, scales, codec)
+    lengths = features.lengths[rows]
+    contents = Contents(items, lengths, tokens, sample_checksums(tokens, scales, lengths), scales, codec)
     if (wrong := np.flatnonzero(contents.checksums != features.checksums[rows])).size:
         some = ", ".join(items.ids[row] for row in wrong[:5])
         raise CorruptStore(f"{len(wrong)} samples of {features.url} are damaged ({some}); run `pgm cache verify`")

@@ -10,7 +10,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from ..errors import CorruptStore, UserError
-from .encoding import Array, Stored
+from .encoding import Array
 
 SEGMENTS = "segments"  # the folder of a store's segments
 Format = Literal["zarr", "hdf5"]
@@ -115,16 +114,9 @@ class Contents:
     items: Items
     lengths: Int64s
     tokens: Array
+    checksums: UInt64s
     scales: Array | None = None
     codec: Codec = "none"
-
-    @cached_property
-    def checksums(self) -> UInt64s:
-        return sample_checksums(self.tokens, self.scales, self.lengths)
-
-    @property
-    def stored(self) -> Stored:
-        return self.tokens.dtype.name  # type: ignore[return-value]
 
 
 def sample_checksums(tokens: Array, scales: Array | None, lengths: Int64s) -> UInt64s:

@@ -21,6 +21,8 @@ from .rows import Span
 from .zarr import items_array
 
 ALIGNED = 4096  # rows begin on a page, as they do in a Zarr segment
+# In memory where it can be: a disk that is busy with the segment before holds up even an empty file.
+SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def hdf5_objects(contents: Contents) -> dict[str, Parts]:
@@ -81,7 +83,7 @@ def file_template(
 ) -> tuple[bytes, dict[str, tuple[int, int]]]:
     """HDF5's bytes without the rows, and each dataset's (offset, bytes); the scratch file is sparse."""
     places = {}
-    with tempfile.TemporaryDirectory(prefix="pgm-") as folder:
+    with tempfile.TemporaryDirectory(prefix="pgm-", dir=SCRATCH) as folder:
         path = Path(folder) / "template.h5"
         try:
             with h5py.File(path, "w", alignment_threshold=ALIGNED, alignment_interval=ALIGNED) as file:

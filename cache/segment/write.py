@@ -26,6 +26,7 @@ from .contents import (
     UInt64s,
     check_format,
     inputs_digest,
+    sample_checksums,
 )
 from .encoding import Array, Stored, encode, unfit_rows
 from .hdf5 import hdf5_objects
@@ -86,15 +87,19 @@ def pack_features(
     stored: Stored = "float16",
     format: Format = "zarr",
     codec: Codec = "none",
+    checksums: UInt64s | None = None,
 ) -> Packed:
-    """The segment that `write_segment` writes."""
+    """The segment that `write_segment` writes. checksums: (n,) of the samples, where they are known."""
     check_format(format, codec)
     check_shapes(items, lengths, tokens)
     if (unfit := unfit_rows(tokens, stored)).size:
         raise RunFailed(unfit_message(items, lengths, tokens, unfit, stored))
     encoded = encode(tokens, stored)
     items = replace(items, quantisation=encoded.error)
-    contents = Contents(items, np.ascontiguousarray(lengths, np.int64), encoded.tokens, encoded.scales, codec)
+    lengths = np.ascontiguousarray(lengths, np.int64)
+    if checksums is None:
+        checksums = sample_checksums(encoded.tokens, encoded.scales, lengths)
+    contents = Contents(items, lengths, encoded.tokens, checksums, encoded.scales, codec)
     return pack_segment(identity, contents, format)
 
 

@@ -1,9 +1,9 @@
 """A segment as a Zarr v3 group: `tokens` one sharded array, `lengths`, `checksums`, `items` and, for int8, `scales`.
 
-The objects are laid out here, by the specification: through zarr-python every array takes some trips to its event loop's
-thread, which on a busy machine cost more than hashing 64 MiB (60 ms). A shard of tokens is its inner chunks one after
-another in order (uncompressed, their payload is one run of rows that a reader maps; for compressed ones see packed.py),
-then Zarr's index of them and the index's crc32c. Every other array is one raw chunk.
+The objects are laid out here, by the specification: through zarr-python every array takes several trips to the thread
+of its event loop, on a busy machine 60 ms a segment. A shard of tokens is its inner chunks one after another in order
+(uncompressed, their payload is one run of rows that a reader maps; for compressed ones see packed.py), then Zarr's
+index of them and the index's crc32c. Every other array is one raw chunk.
 """
 
 import json

@@ -21,6 +21,7 @@ from .verified import in_intact_segments
 from .version import Version
 
 SEGMENT_BYTES = 64 << 20
+HALVED = 240  # bytes: of more than these XXH3's digest of 64 bits is the lower half of that of 128
 
 
 def write_features(
@@ -49,17 +50,19 @@ def write_features(
     flat, row_bytes = as_bytes(tokens), tokens.shape[1] * tokens.dtype.itemsize
 
     @cache
-    def source(row: int) -> str:
-        """xxh3_128 of a sample's rows, the source of features that came as arrays; "" without rows."""
-        rows = flat[(ends[row] - counts[row]) * row_bytes : ends[row] * row_bytes]
-        return xxhash.xxh3_128_hexdigest(rows) if counts[row] else ""
+    def digests(row: int) -> tuple[str, int]:
+        """A sample's source, which is xxh3_128 of its rows, and xxh3_64 of them; ("", 0) without rows."""
+        values = flat[(ends[row] - counts[row]) * row_bytes : ends[row] * row_bytes]
+        whole = xxhash.xxh3_128_intdigest(values)
+        short = whole & ((1 << 64) - 1) if len(values) > HALVED else xxhash.xxh3_64_intdigest(values)
+        return (f"{whole:032x}", short) if counts[row] else ("", 0)
 
     rows = IndexBuilder(len(ids))
     rows.missing(np.array([row for row in range(len(ids)) if not counts[row] and row not in failures], np.int64))
     before = store.latest(name)
     held = held_rows(store, before) if before is not None else {}
     again = held_failures(store, before) if before is not None and before.sample_ids == sample_ids else {}
-    kept = {row: held[source(row)] for row in range(len(ids) if held else 0) if counts[row] and source(row) in held}
+    kept = {row: held[digests(row)[0]] for row in range(len(ids) if held else 0) if digests(row)[0] in held}
     kept |= {row: row for row, why in failures.items() if again.get(row) == why}
     if before is not None and kept:
         known, places = np.array(list(kept.items()), np.int64).T
@@ -67,9 +70,11 @@ def write_features(
     fresh = [row for row in range(len(ids)) if row not in kept and (counts[row] or row in failures)]
 
     def packed(part: list[int]) -> Packed:
-        items = Items([ids[r] for r in part], [source(r) for r in part], [failures.get(r, "") for r in part])
+        sources, checksums = zip(*map(digests, part), strict=True)
+        items = Items([ids[r] for r in part], sources, [failures.get(r, "") for r in part])
         values = rows_of(tokens, ends, counts, part)
-        return pack_features(identity.whole_digest, items, counts[part], values, stored, format, codec)
+        known = np.array(checksums, np.uint64) if tokens.dtype == stored else None
+        return pack_features(identity.whole_digest, items, counts[part], values, stored, format, codec, known)
 
     parts = pieces(fresh, counts, tokens.shape[1] * np.dtype(stored).itemsize, segment_bytes)
     segments = list(put_segments(store.storage, map(packed, parts)))

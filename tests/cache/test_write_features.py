@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 from pgm.cache import Features, Identity, Version, ids_digest, open_features, storage_at, write_features
 from pgm.cache.dataset.verify import verify_store
 
@@ -71,3 +72,14 @@ def test_what_is_damaged_is_written_again_and_never_referred_to(tmp_path: Path, 
         assert not verify_store(storage_at(store)).sound
         assert write(tmp_path, tokens(), **options).content == written.content
         assert verify_store(storage_at(store)).sound, path
+
+
+def test_checksums_are_xxh3_64_of_the_rows_whatever_their_size(tmp_path: Path) -> None:
+    """Those of longer rows are halves of their sources (XXH3 beyond 240 bytes; a token has 16 here)."""
+    lengths = np.arange(40)
+    values = np.random.default_rng(0).normal(size=(int(lengths.sum()), 8)).astype(np.float16)
+    ids = [str(row) for row in range(40)]
+    write_features(storage_at(tmp_path / "toy"), IDENTITY, ids, ids_digest(ids), lengths, values)
+    parts = np.split(values, np.cumsum(lengths)[:-1])
+    assert opened(tmp_path).checksums.tolist() == [xxhash.xxh3_64_intdigest(p) if len(p) else 0 for p in parts]
+    assert opened(tmp_path).index.source[39].tobytes() == xxhash.xxh3_128_digest(parts[39])
