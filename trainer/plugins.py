@@ -10,7 +10,7 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -73,6 +73,22 @@ def hidden(kind: type[Any]) -> str:
         "it is defined in a script, a notebook or a function, where no other process finds it; put it into a module of "
         "its own"
     )
+
+
+def undecorated(kind: type[Any]) -> str:
+    return "" if "__dataclass_params__" in vars(kind) else "@dataclass(frozen=True) is missing above the class"
+
+
+def without_default(kind: type[Any]) -> str:
+    bare = [one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING]
+    return f"every field needs a default, so that a name alone can make it; {bare[0]} has none" if bare else ""
+
+
+def described(one: Any, name: str) -> dict[str, Any]:
+    """JSON-able: a configuration's name, the versions of its code, with those of what another's extends, and fields."""
+    bases = [] if is_ours(type(one)) else [base for base in type(one).__mro__[1:] if "version" in vars(base)]
+    extends = {"extends": {base.__name__: vars(base)["version"] for base in bases}} if bases else {}
+    return {"name": name, "version": one.version, **extends, **asdict(one)}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ and the learning rates (three times as high), so that a comparison takes a minut
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
 from .head.switches import AboveZero, Count, Positive, Range, Share, Switches, Weight, choice
 
@@ -45,6 +45,7 @@ class Protocol(Switches):
     standardize: bool = True  # features to zero mean and unit variance, statistics from the training split
     precision: Precision = "auto"
     sentiment: Sentiment = "regression"
+    select_on: str = ""  # the validation metric whose best epoch is kept; by default the task's own
     # Carved from train where the dataset has no validation split.
     val_fraction: Annotated[float, Range(above=0, below=1)] = 0.1
     split_seed: Count = 0  # not the training seed, so that all seeds select on the same samples
@@ -53,6 +54,10 @@ class Protocol(Switches):
     def budget(self) -> int:
         """Epochs of training a network has in all."""
         return self.pretrain_epochs + self.epochs
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able: what a run's name says of it; `select_on` only where it says something."""
+        return {name: value for name, value in asdict(self).items() if value or name != "select_on"}
 
     @classmethod
     def preset(cls, name: str) -> Protocol:

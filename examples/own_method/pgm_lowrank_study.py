@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from pgm.trainer.run.request import Request
 from pgm.trainer.run.seeds import spread
 from pgm.trainer.studies.engine.options import StudyOptions
@@ -17,9 +16,9 @@ from pgm.trainer.studies.engine.plan import Cell, TablePlan
 from pgm.trainer.studies.engine.results import TableResult, results_of
 from pgm.trainer.studies.engine.runner import Failure
 from pgm.trainer.studies.engine.study import Row, Study, TableSpec
+from pgm_lowrank_metric import calibration_error
 
 METRIC = "calibration_error"
-BINS = 10
 
 
 class Ranks(Study):
@@ -46,18 +45,6 @@ def calibration_error_of(cell: Cell) -> float:
     """Of a run's test predictions."""
     predictions = cell.run.predictions("test")
     return calibration_error(np.stack(predictions["probabilities"].tolist()), predictions["target"].to_numpy())
-
-
-def calibration_error(probabilities: NDArray[np.floating], targets: NDArray[np.integer]) -> float:
-    """Mean of |confidence - accuracy| over bins of confidence, by their samples (Guo et al., 2017, eq. 3).
-
-    probabilities: (N, classes); targets: (N,).
-    """
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == targets
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    parts = [right[bins == b].mean() - confidence[bins == b].mean() for b in np.unique(bins)]
-    shares = [np.mean(bins == b) for b in np.unique(bins)]
-    return float(np.dot(shares, np.abs(parts)))
 
 
 STUDY = Ranks()

@@ -22,7 +22,7 @@ class BalancedClassification(Classification):
     """Selected and compared on the mean of the classes' recalls."""
 
     version: ClassVar[int] = 1
-    monitor: ClassVar[str] = "balanced_accuracy"
+    monitor = "balanced_accuracy"
     primary: ClassVar[str] = "balanced_accuracy"
 
     def loss(

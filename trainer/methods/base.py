@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, cast
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..batch import Inputs
 from ..head.switches import Switches, changed
-from ..plugins import import_path, is_ours
+from ..plugins import described, import_path, is_ours
 from ..protocol import Protocol as TrainingProtocol
 
 
@@ -265,6 +265,4 @@ class MethodConfig(Switches, ABC):
 
     def describe(self) -> dict[str, Any]:
         """JSON-able: what decides the method's numbers, the version of its code included."""
-        bases = [] if is_ours(type(self)) else [base for base in type(self).__mro__[1:] if "version" in vars(base)]
-        extends = {"extends": {base.__name__: base.version for base in bases}} if bases else {}  # type: ignore[attr-defined]
-        return {"name": self.name, "version": self.version, **extends, **asdict(self)}
+        return described(self, self.name)

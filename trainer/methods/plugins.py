@@ -5,14 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ..plugins import Plugins, hidden, incomplete, unversioned
+from ..plugins import Plugins, hidden, incomplete, undecorated, unversioned, without_default
 from .base import RESERVED, Method, MethodConfig
 
 WANTED = "a frozen dataclass that extends pgm.trainer.methods.MethodConfig"
-
-
-def undecorated(config: type[Any]) -> str:
-    return "" if "__dataclass_params__" in vars(config) else "@dataclass(frozen=True) is missing above the class"
 
 
 def reserved(config: type[Any]) -> str:
@@ -24,12 +20,10 @@ def reserved(config: type[Any]) -> str:
     )
 
 
-def without_default(config: type[Any]) -> str:
-    """Whether `made` as MethodConfig has it could not make one."""
+def unmade(config: type[Any]) -> str:
+    """A method that makes itself from the data's shape needs no defaults."""
     own = config.made.__func__ is not MethodConfig.made.__func__  # type: ignore[attr-defined]
-    missing = dataclasses.MISSING
-    bare = any(f.default is missing and f.default_factory is missing for f in dataclasses.fields(config))
-    return "every field needs a default, so that --method can make it" if bare and not own else ""
+    return "" if own else without_default(config)
 
 
 METHODS: Plugins[MethodConfig] = Plugins(
@@ -37,6 +31,6 @@ METHODS: Plugins[MethodConfig] = Plugins(
     wanted=WANTED,
     group="pgm.methods",
     base=MethodConfig,  # type: ignore[type-abstract]
-    checks=(undecorated, reserved, unversioned, without_default, incomplete, hidden),
+    checks=(undecorated, reserved, unversioned, unmade, incomplete, hidden),
     instead={Method: f"it is the module; name its configuration, {WANTED}, whose build(shape) makes it"},
 )

@@ -103,7 +103,7 @@ def restored(described: Mapping[str, Any], modalities: Sequence[str]) -> MethodC
     return rebuilt(kind, {name: value for name, value in described.items() if name not in RESERVED})
 
 
-def check_json(config: MethodConfig) -> None:
+def check_json(config: Any) -> None:
     """Raise UserError for a field that does not come back the same from JSON: runs are named and restored by it."""
     fields = {name: value for name, value in config.describe().items() if name not in RESERVED}
     lost = [name for name, value in fields.items() if not is_json(value)]

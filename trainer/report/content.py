@@ -140,9 +140,7 @@ def encoder(modality: str, store: Any) -> dict[str, Any]:
 
 def protocol(cell: Cell) -> dict[str, Any]:
     """The switches every run had."""
-    from dataclasses import asdict
-
-    return asdict(cell.resolved.protocol)
+    return cell.resolved.protocol.describe()
 
 
 def sheets(part: Part) -> list[Sheet]:

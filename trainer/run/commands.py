@@ -96,6 +96,13 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
         precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
         device: DeviceOption = "auto",
         compile: Annotated[bool, typer.Option("--compile", help="torch.compile the model.")] = False,
+        select_on: Annotated[
+            str | None, typer.Option(help="The validation metric whose best epoch is kept; by default the task's.")
+        ] = None,
+        callback: Annotated[
+            list[str] | None,
+            typer.Option(help="What may stop the run or add metrics: package.module:Class, or its name. Repeatable."),
+        ] = None,
         tensorboard: Annotated[Path | None, typer.Option(help="Also write TensorBoard events to this folder.")] = None,
         force: Annotated[bool, typer.Option("--force", help="Train anew even if the run is there.")] = False,
         as_json: JsonOption = False,
@@ -104,7 +111,9 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
         if not cached:
             extract_missing(features, dataset)
         settings: dict[str, Any] = {**pairs(set_, "--set"), "precision": precision}
-        settings |= given(epochs=epochs, pretrain_epochs=pretrain_epochs, batch=batch, tokens=tokens)
+        settings |= given(
+            epochs=epochs, pretrain_epochs=pretrain_epochs, batch=batch, tokens=tokens, select_on=select_on
+        )
         from ..data.sequence import context_of
         from .request import Request
 
@@ -123,6 +132,7 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
             context=context_of(sequence, context),
             version=version,
             compile=compile,
+            callbacks=callback or (),
         )
         train_and_tell(request, seeds, feed, force, tensorboard, as_json)
 

@@ -32,7 +32,7 @@ def evaluate(forward: Forward, task: Task, feed: Feed, machine: Machine, modalit
     """Run a model over a split; `modality`: show it this one only."""
     views = collect(forward, task, feed, machine, modality)
     targets = feed.targets.cpu().numpy()
-    return Evaluated(views, targets, task.metrics(views, targets))
+    return Evaluated(views, targets, task.scored(views, targets))
 
 
 def collect(forward: Forward, task: Task, feed: Feed, machine: Machine, modality: str | None = None) -> Views:

@@ -7,7 +7,7 @@ equal ones); a stage without labels leaves its last. All randomness of an epoch 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from ..methods import Criterion, Look, MethodOutput, Stage, Step
 from ..protocol import Protocol
 from ..randomness import derived
 from ..tasks import Task
+from .callbacks import Callback, consult
 from .checkpoint import Checkpoints, Progress, copied
 from .clock import Clock
 from .evaluation import BATCH, evaluate
@@ -72,10 +73,12 @@ class Training:
         shared: SharedStages | None = None,
         watch_gradients: bool = True,
         further: Mapping[str, Tensor] | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.model, self.task, self.protocol, self.seed = model, task, protocol, seed
         self.feeds, self.machine, self.checkpoints = feeds, machine, checkpoints
         self.listener, self.record, self.shared = listener, record, shared
+        self.callbacks = callbacks
         self.further = further or {}  # other labels of the training samples, (N,) each
         model.method.start(feeds["train"].targets.to(machine.device))
         self.stages = model.method.stages(protocol)
@@ -136,9 +139,10 @@ class Training:
             self.progress.epoch += 1
             self.progress.stale = 0 if improved or not stage.labels else self.progress.stale + 1
             self.timed(entry, clock)
+            stopped = consult(self.callbacks, self.progress.history, entry)
             self.note(entry)
             self.report(stage, entry, clock, improved)
-            if self.protocol.patience and self.progress.stale >= self.protocol.patience:
+            if stopped or 0 < self.protocol.patience <= self.progress.stale:
                 break
             if self.checkpoints.due():
                 self.save(optimiser.state_dict())

@@ -21,7 +21,10 @@ from ..data.missing import TRAINED, Missing, described, mask_of, without
 from ..data.sequence import Context, widths_shown
 from ..head.switches import changed, checked, nearest, switches_of
 from ..methods import Asked, MethodConfig, Shape, choose, modalities_of
+from ..plugins import versions
 from ..protocol import Protocol
+from .callbacks import Asked as AskedCallback
+from .callbacks import Callback, chosen
 from .home import Root, runs_place
 from .runs import RECIPE, Run, content_hash, run_at
 
@@ -35,7 +38,8 @@ class Request:
 
     split: a named split of the dataset (`pgm cache split`), None for its own. missing: modalities to take away from
     training and validation samples, None for none. version: of the dataset, by number or name, None for the latest.
-    compile: torch.compile the model. context: what samples are shown of their groups, None for nothing.
+    compile: torch.compile the model. context: what samples are shown of their groups, None for nothing. callbacks: what
+    may stop the run or add metrics (callbacks.py).
     """
 
     features: Place
@@ -53,6 +57,7 @@ class Request:
     version: int | str | None = None
     compile: bool = False
     context: Context | None = None
+    callbacks: Sequence[AskedCallback] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Resolved:
     method: MethodConfig
     protocol: Protocol
     device: torch.device
+    callbacks: tuple[Callback, ...] = ()
 
     @property
     def shape(self) -> Shape:
@@ -125,6 +131,7 @@ class Resolved:
     @property
     def config(self) -> dict[str, Any]:
         """config.json: all that decides the numbers, and nothing else; `split` only where a named one was asked for."""
+        own_metric = self.data.task.own_metric
         return {
             "recipe": {"training": RECIPE, "task": self.data.task.code},
             **self.data_identity,
@@ -134,7 +141,9 @@ class Resolved:
             "widths": self.data.widths,
             "encoders": {name: encoder_of(store) for name, store in self.data.features.items()},
             "method": self.method.describe(),
-            "protocol": dataclasses.asdict(self.protocol),
+            "protocol": self.protocol.describe(),
+            **({"callbacks": [one.describe() for one in self.callbacks]} if self.callbacks else {}),
+            **({} if own_metric is None else {"metric": versions(type(own_metric))}),
             "machine": self.machine,
             "seed": self.request.seed,
         }
@@ -180,7 +189,10 @@ def resolve(request: Request) -> Resolved:
         )
     if unknown:
         refuse(unknown, protocol, method)
-    return Resolved(request, folder, data, method, protocol, device)
+    # By the name that does not depend on how the metric was asked for; the task's own is no other than none.
+    on = data.task.monitor if data.task.monitor != type(data.task).monitor else ""
+    protocol = dataclasses.replace(protocol, select_on=on)
+    return Resolved(request, folder, data, method, protocol, device, chosen(request.callbacks))
 
 
 def refuse(unknown: Mapping[str, Any], protocol: Protocol, method: MethodConfig) -> None:

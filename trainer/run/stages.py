@@ -8,7 +8,6 @@ as training it, bit for bit, because the next stage starts with a new optimiser 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from .request import Resolved
 
 # Switches of the protocol that a stage without labels never reads, or reads only as the rows they choose.
-LATER = ("epochs", "alpha", "beta", "patience", "sentiment", "val_fraction", "split_seed")
+LATER = ("epochs", "alpha", "beta", "patience", "sentiment", "select_on", "val_fraction", "split_seed")
 
 
 class SharedStages:
@@ -38,7 +37,7 @@ class SharedStages:
 
     def __init__(self, resolved: Resolved) -> None:
         self.root = folder_of(resolved.request.runs) / "stages"
-        switches = {k: v for k, v in dataclasses.asdict(resolved.protocol).items() if k not in LATER}
+        switches = {k: v for k, v in resolved.protocol.describe().items() if k not in LATER}
         rows = resolved.data.splits["train"].tobytes()
         self.common = {
             "recipe": RECIPE,

@@ -24,6 +24,8 @@ from ..data.missing import Missing
 from ..data.sequence import Context
 from ..methods import Asked, Method
 from ..randomness import derived, own_randomness
+from .callbacks import Asked as AskedCallback
+from .callbacks import notes_of, outcome
 from .checkpoint import Checkpoints
 from .evaluation import Evaluated, evaluate
 from .events import Listener, Note, RunFinished, RunStarted, silent
@@ -72,6 +74,7 @@ def train(
     feed: str = "auto",
     compile: bool = False,
     force: bool = False,
+    callbacks: Sequence[AskedCallback] = (),
     listener: Listener = silent,
 ) -> Run:
     """Train a method on a cached dataset and return the run; at once if the same has been trained before.
@@ -83,8 +86,9 @@ def train(
     modality -> digest, where several stores are cached. split: a named split (`pgm cache split`), by default the
     dataset's own. version: of the dataset, by number or name (`pgm cache log`), by default the latest. missing:
     modalities to take away from training and validation samples (missing.py). context: the utterances around a sample's
-    own that become its tokens (sequence.py). force: train anew. Raises UserError (and its kinds) for requests that
-    cannot be met, RunFailed when training breaks down.
+    own that become its tokens (sequence.py). force: train anew. callbacks: what may stop the run or add metrics, each
+    as it is, its class, its installed name or package.module:Class (callbacks.py). listener: what
+    hears of it. Raises UserError (and its kinds) for requests that cannot be met, RunFailed when training breaks down.
     """
     request = Request(
         features=features_root(features),
@@ -102,6 +106,7 @@ def train(
         context=context,
         version=version,
         compile=compile,
+        callbacks=callbacks,
     )
     return carry_out(resolve(request), Execution(feed=feed, force=force, listener=listener))
 
@@ -148,7 +153,7 @@ def fill(run: Run, resolved: Resolved, how: Execution) -> None:
         reading = pool.submit(lambda: {split: feed_of(resolved, split, how.feed) for split in ("train", "val")})
         model = build_model(resolved).to(resolved.device)
         feeds = reading.result()
-    shared = None if how.force else SharedStages(resolved)
+    shared = None if how.force or resolved.callbacks else SharedStages(resolved)
     training = Training(
         model,
         data.task,
@@ -162,6 +167,7 @@ def fill(run: Run, resolved: Resolved, how: Execution) -> None:
         shared,
         how.watch_gradients,
         further_labels(resolved),
+        resolved.callbacks,
     )
     write_json(run.path / CONFIG, resolved.config)
     write_json(run.path / ENVIRONMENT, environment(resolved, feeds))
@@ -201,7 +207,8 @@ def finish(run: Run, resolved: Resolved, how: Execution, training: Training, sec
         "seconds": round(seconds, 3),
         "samples_per_second": round(progress.samples / max(progress.seconds, 1e-9), 1),
         "waiting": round(progress.waited / max(progress.seconds, 1e-9), 5),
-        "notes": list(resolved.notes),
+        "notes": [*resolved.notes, *notes_of(resolved.callbacks, progress.history)],
+        **({"callbacks": outcome(resolved.callbacks, progress.history)} if resolved.callbacks else {}),
     }
     if run.home is not None:
         # First there: a result here then says that the run is where others look for it.

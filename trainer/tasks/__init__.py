@@ -3,6 +3,7 @@
 from .base import Forward, Task, Views
 from .choice import kind_of, name_of, task_for
 from .classification import Classification, Emotion
+from .metric import Metric
 from .retrieval import Retrieval
 from .scores import Columns, SampleScores
 from .sentiment import SentimentClasses, SentimentRegression
@@ -12,6 +13,7 @@ __all__ = [
     "Columns",
     "Emotion",
     "Forward",
+    "Metric",
     "Retrieval",
     "SampleScores",
     "SentimentClasses",

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ..batch import Inputs
 from ..methods.base import MethodOutput
-from ..plugins import is_ours, versions
+from ..plugins import import_path, is_ours, versions
 from ..protocol import Protocol as TrainingProtocol
 from .linear import class_probabilities, side_by_side
+from .metric import Metric
 from .scores import Columns, SampleScores
 
 
@@ -35,14 +36,16 @@ class Task(ABC):
     """What is learned, and how well it was learned: a task is a subclass.
 
     name: the word by which cards ask for one of PgM's own; another's is called by its import path. version: of the
-    task's code, raised when training on the same targets comes to other numbers.
+    task's code, raised when training on the same targets comes to other numbers. smaller_is_better: those of its
+    metrics.
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
-    monitor: ClassVar[str]  # the validation metric that selects weights
+    monitor: str  # the validation metric that selects weights
     primary: ClassVar[str]  # the test metric that rows are compared on
-    larger_is_better: ClassVar[bool] = True
+    smaller_is_better: ClassVar[frozenset[str]] = frozenset()
+    own_metric: Metric | None = None  # another's, to select on
     cross_modal: ClassVar[bool] = False  # an item is looked up in one modality by another, so a sample needs both
     outputs: int  # width of the head
     classes: tuple[str, ...] = ()  # what targets are one of; none for scores
@@ -98,8 +101,24 @@ class Task(ABC):
         """The task as one modality can be judged on it; itself unless it needs two."""
         return self
 
-    def better(self, new: Mapping[str, float], old: Mapping[str, float] | None) -> bool:
-        """Whether `new` validation metrics beat `old`; equal ones do not, so that the earlier epoch stays."""
+    def scored(self, views: Views, targets: NDArray[Any]) -> dict[str, float]:
+        """`metrics`, and another's metric under its import path where one selects."""
+        own = self.own_metric
+        if own is None:
+            return self.metrics(views, targets)
+        columns = {name: np.asarray(values) for name, values in self.predictions(views).items()}
+        return {**self.metrics(views, targets), import_path(type(own)): float(own({**columns, "target": targets}))}
+
+    def better(self, new: Mapping[str, float], old: Mapping[str, float] | None, on: str | None = None) -> bool:
+        """Whether `new` validation metrics beat `old`; equal ones do not, so that the earlier epoch stays.
+
+        on: the metric, by default what the run selects on. A number beats none (nan).
+        """
         if old is None:
             return True
-        return new[self.monitor] > old[self.monitor] if self.larger_is_better else new[self.monitor] < old[self.monitor]
+        on = on or self.monitor
+        own = self.own_metric
+        larger = own.larger_is_better if own and on == import_path(type(own)) else on not in self.smaller_is_better
+        if np.isnan(old[on]):
+            return not np.isnan(new[on])
+        return new[on] > old[on] if larger else new[on] < old[on]

@@ -13,7 +13,9 @@ from ..head.switches import nearest
 from ..plugins import Plugins, classes_in, import_path, is_ours
 from ..protocol import Protocol
 from .base import Task
+from .metric import METRICS
 
+FEW = 8  # samples
 TASKS: Plugins[Task] = Plugins(
     kind="task",
     wanted="a class that extends pgm.trainer.tasks.Task",
@@ -54,4 +56,23 @@ def task_for(card: DatasetCard, protocol: Protocol, modalities: tuple[str, ...],
     task = kind.of(classes, modalities, protocol)
     if is_ours(type(task)) and not is_ours(kind):
         raise UserError(f"{import_path(kind)}.of gives {import_path(type(task))}, which it must extend instead.")
+    if protocol.select_on and len(labels):
+        select_on(task, protocol.select_on, task.targets(labels[:FEW]))
     return task
+
+
+def select_on(task: Task, name: str, targets: NDArray[Any]) -> None:
+    """Have a task select on one of its metrics, or on another's. Raises UserError for a name that is neither.
+
+    targets: (N,) a few, from which the task says which metrics it has.
+    """
+    known = task.metrics(task.constant(targets, len(targets)), targets)
+    found = None if name in known else METRICS.find(name)
+    if found is None and name not in known:
+        every = [*known, *METRICS.installed()]
+        raise UserError(
+            f"No metric {name!r} to select on. There are: {', '.join(every)}; or package.module:Class."
+            f"{nearest(name, every)}"
+        )
+    task.own_metric = None if found is None else found()
+    task.monitor = name if found is None else import_path(found)

@@ -25,7 +25,7 @@ class Classification(Task):
     """One class of several a sample; targets (B,) int64 index into `classes`."""
 
     name: ClassVar[str] = "classification"
-    monitor: ClassVar[str] = "accuracy"
+    monitor = "accuracy"
     primary: ClassVar[str] = "accuracy"
 
     def __init__(self, classes: tuple[str, ...]) -> None:
@@ -65,7 +65,7 @@ class Emotion(Classification):
     """Classification judged by weighted F1."""
 
     name: ClassVar[str] = "emotion"
-    monitor: ClassVar[str] = "weighted_f1"
+    monitor = "weighted_f1"
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -35,7 +35,7 @@ class Retrieval(Task):
 
     name: ClassVar[str] = "retrieval"
     version: ClassVar[int] = 2  # 1: PgM's own losses ran, unused, in all three passes, and drew their dropout
-    monitor: ClassVar[str] = "map"
+    monitor = "map"
     primary: ClassVar[str] = "map"
     cross_modal: ClassVar[bool] = True
 

@@ -29,9 +29,9 @@ class SentimentRegression(Task):
     """Targets (B,) float32 scores, MOSI's in [-3, 3]."""
 
     name: ClassVar[str] = "sentiment"
-    monitor: ClassVar[str] = "mae"
+    monitor = "mae"
     primary: ClassVar[str] = "acc2_has0"
-    larger_is_better: ClassVar[bool] = False
+    smaller_is_better: ClassVar[frozenset[str]] = frozenset({"mae"})
     outputs = 1
 
     @classmethod
@@ -71,7 +71,7 @@ class SentimentRegression(Task):
 class SentimentClasses(Classification):
     """Targets (B,) int64: 0 negative, 1 neutral, 2 positive."""
 
-    monitor: ClassVar[str] = "acc3"
+    monitor = "acc3"
     primary: ClassVar[str] = "acc3"
 
     def __init__(self) -> None:
