@@ -18,7 +18,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "weighted_f1"),
     "emotion": ("accuracy", "weighted_f1"),
     "sentiment": ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc5", "acc7", "mae", "corr"),
-    "retrieval": ("map", "p10"),
+    "retrieval": ("map", "p10", "r1", "r5", "r10"),
 }
 
 

@@ -95,10 +95,14 @@ def ranked(queries: Floats, gallery: Floats) -> NDArray[np.int64]:
 
 
 def retrieval_scores(relevant: NDArray[np.bool_]) -> dict[str, float]:
-    """MAP over the whole gallery and Precision@10 (hits / 10); relevant (Q, G), best first."""
+    """MAP over the whole gallery, Precision@10 (hits / 10), and Recall@1, 5, 10; relevant (Q, G), best first.
+
+    Recall at k as cross-modal retrieval reports it (R@k): the share of queries with a relevant item among the first k.
+    """
     return {
         "map": float(average_precision(relevant).mean()),
         "p10": float(relevant[:, :10].sum(axis=1).mean() / 10),
+        **{f"r{k}": float(relevant[:, :k].any(axis=1).mean()) for k in (1, 5, 10)},
     }
 
 

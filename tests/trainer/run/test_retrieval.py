@@ -108,6 +108,8 @@ def test_samples_without_a_modality_are_left_out_of_its_side(pairs: Path) -> Non
     assert found["map_text_to_vision"] == 1.0
     assert found["p10_text_to_vision"] == pytest.approx(0.1)
     assert found["map_vision_to_text"] == pytest.approx(2 / 3)
+    assert (found["r1_text_to_vision"], found["r1_vision_to_text"]) == (1.0, pytest.approx(2 / 3))
+    assert found["r1"] == pytest.approx(5 / 6)
 
 
 def test_a_training_step_runs_the_decoder_once_an_iteration(pairs: Path) -> None:

@@ -70,6 +70,11 @@ def test_retrieval_ranks_by_cosine_over_the_whole_gallery() -> None:
     found = metrics.retrieval_scores(np.array([7, 3, 7, 3])[order] == 7)
     assert found["map"] == pytest.approx((1 + 2 / 3) / 2)
     assert found["p10"] == pytest.approx(0.2)
+    # Against recall in plain words: three queries whose first relevant item comes first, third and never.
+    relevant = np.zeros((3, 12), bool)
+    relevant[0, [0, 4]], relevant[1, 2], relevant[2, 10] = True, True, True
+    recalls = metrics.retrieval_scores(relevant)
+    assert [recalls[name] for name in ("r1", "r5", "r10")] == pytest.approx([1 / 3, 2 / 3, 2 / 3])
 
 
 @pytest.mark.parametrize(
