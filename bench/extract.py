@@ -33,7 +33,8 @@ from extract_runs import items, texts
 from pgm.pipeline import Collection, EncoderSpec, ExtractOptions, extract, load_dataset
 from pgm.pipeline.encoders import FrozenEncoder, build_encoder
 from pgm.pipeline.encoders.tiny import tiny_audio, tiny_text
-from pgm.pipeline.engine.batches import Item, Waiting, filled
+from pgm.pipeline.engine.batches import Waiting, filled
+from pgm.pipeline.engine.decoding import decode_part
 from pgm.pipeline.engine.events import Event, SegmentWritten
 from pgm.pipeline.media import Media
 from transformers import ASTConfig, ASTModel, CLIPImageProcessorPil, T5Config, T5EncoderModel, ViTConfig, ViTModel
@@ -80,10 +81,8 @@ def repeated(collection: Collection, copies: int) -> Collection:
 def batched(media: list[Media], encoder: FrozenEncoder) -> list[tuple[list[Media], int]]:
     """The sources of each batch extraction would make, and how many items copies fill it up to."""
     waiting = Waiting(encoder)
-    lengths = encoder.lengths(encoder.prepare([encoder.decode(source) for source in media]))
-    waited = [Item(None, 0, "", source, length) for source, length in zip(media, lengths, strict=True)]
-    batches = [*waiting.add(waited), *waiting.of(None)]
-    return [([item.decoded for item in batch], len(filled(batch, encoder))) for batch in batches]
+    batches = [*waiting.add(decode_part(encoder, media).of(None, media, 0)), *waiting.of(None)]
+    return [([item.source for item in batch], len(filled(batch, encoder))) for batch in batches]
 
 
 def bare_loop(collection: Collection, spec: EncoderSpec, scratch: Path) -> Seconds:

@@ -15,10 +15,11 @@ from ..cache.store import Store
 from .collection import Collection
 from .encode import encode_batch
 from .encoders import EncoderSpec, FrozenEncoder, build_encoder, fetch_encoders
-from .engine.batches import Item, Waiting, filled
+from .engine.batches import Waiting, filled
+from .engine.decoding import decode_part
 from .engine.job import encoder_identity
 from .engine.options import StoreOptions
-from .engine.plan import PROBED, Estimate, decoded_few, estimate, free_bytes, sample_bytes
+from .engine.plan import PROBED, Estimate, estimate, few, free_bytes, sample_bytes
 from .engine.segments import segment_items
 from .engine.worker import one_thread
 
@@ -106,15 +107,11 @@ def probe(collection: Collection, encoder: FrozenEncoder, options: StoreOptions)
     """Seconds a sample, decoding and encoding, of samples spread over the dataset; None where none can be decoded."""
     with one_thread(encoder):
         began = time.perf_counter()
-        _, decoded = decoded_few(collection.media[encoder.spec.modality], encoder, min(PROBED, encoder.batch_size))
+        sources = few(collection.media[encoder.spec.modality], min(PROBED, encoder.batch_size))
+        items = decode_part(encoder, sources).of(None, sources, 0)
         decoding = time.perf_counter() - began
-        if not decoded:
+        if not items:
             return None
-        began = time.perf_counter()
-        prepared = encoder.prepare(decoded)
-        lengths = encoder.lengths(prepared)
-        items = [Item(None, place, "", *both) for place, both in enumerate(zip(prepared, lengths, strict=True))]
-        decoding += time.perf_counter() - began
         # Once to warm up: the first call pays for allocation and, on a GPU, for loading kernels.
         encode_batch(encoder, filled(items[:1], encoder), options.stored)
         began = time.perf_counter()

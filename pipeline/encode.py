@@ -11,10 +11,10 @@ text of a batch and that one cannot be read, its neighbours are padded less.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -27,7 +27,7 @@ from ..cache.segment.encoding import FLOAT16_MAX, unfit_rows
 from .decode import DecodeError, readable
 from .encoders import FrozenEncoder
 from .encoders.copying import Encoded
-from .media import LoadedFile
+from .media import LoadedFile, Media
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,57 +43,105 @@ Decoded = Any
 Tokens = np.ndarray | Failure
 
 
-def encode_batch(encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]], stored: Stored) -> list[Tokens]:
-    """(S, D) float32 tokens of each (name, decoded item), or its Failure; Failures among the items stay.
+class Item(NamedTuple):
+    """A decoded item on its way through an encoder: what it was read from, its tokens before pooling and the bytes it
+    holds; the segment it is for, and its place there."""
+
+    source: Media
+    decoded: Decoded
+    length: int = 0
+    bytes: int = 0
+    segment: Any = None
+    place: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a batch. tokens: (T, D) float32, the items' one after another; lengths: tokens of each item, 0 for
+    those of `failures`, which are told by place in the batch."""
+
+    tokens: np.ndarray
+    lengths: Sequence[int]
+    failures: Mapping[int, Failure]
+
+    def each(self) -> list[Tokens]:
+        """One (S, D) array or Failure an item."""
+        parts = np.split(self.tokens, np.cumsum(self.lengths)[:-1])
+        return [self.failures.get(place, part) for place, part in enumerate(parts)]
+
+
+def encode_batch(encoder: FrozenEncoder, items: Sequence[Item], stored: Stored) -> list[Tokens]:
+    """(S, D) float32 tokens of each item, or its Failure; Failures among the items stay.
 
     Raises RunFailed where every item fails and an ordinary one does too.
     """
     filled = with_stand_ins(items)
-    return finish_batch(encoder, items, start_batch(encoder, filled), stored) if filled else [i for _, i in items]
+    if not filled:
+        return [item.decoded for item in items]
+    return _each_finished(encoder, items, start_batch(encoder, filled), stored)
 
 
-def start_batch(encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]]) -> Encoded | Failure:
+def start_batch(encoder: FrozenEncoder, items: Sequence[Item]) -> Encoded | Failure:
     """The batch under way, or why it could not be started."""
     try:
-        return encoder.start(encoder.collate([item for _, item in items]))
+        return encoder.start(encoder.collate([item.decoded for item in items]))
     except Exception as error:
-        return failure_of(items[0][0], error)
+        return failure_of(items[0].source, error)
 
 
-def finish_batch(
-    encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]], started: Encoded | Failure, stored: Stored
+def finish_batch(encoder: FrozenEncoder, items: Sequence[Item], started: Encoded | Failure, stored: Stored) -> Outcome:
+    """What came of decoded items that were started as one batch. Raises RunFailed as `encode_batch` does."""
+    if isinstance(started, Encoded):
+        try:
+            tokens = started.together()
+        except Exception as error:
+            started = failure_of(items[0].source, error)
+        else:
+            # All together: looking at each costs as much as a small model.
+            if not len(tokens) or not unfit_rows(tokens, stored).size:
+                return Outcome(tokens, started.lengths, {})
+    each = _each_finished(encoder, items, started, stored)
+    failures = {place: tokens for place, tokens in enumerate(each) if isinstance(tokens, Failure)}
+    good = [tokens for tokens in each if not isinstance(tokens, Failure)]
+    lengths = [0 if isinstance(tokens, Failure) else len(tokens) for tokens in each]
+    return Outcome(np.concatenate(good or [np.empty((0, encoder.dim), np.float32)]), lengths, failures)
+
+
+def _each_finished(
+    encoder: FrozenEncoder, items: Sequence[Item], started: Encoded | Failure, stored: Stored
 ) -> list[Tokens]:
-    """What `encode_batch` returns, of items (Failures replaced by stand-ins) that were started as one batch."""
     encoded = _finish_or_halve(encoder, with_stand_ins(items), started)
-    outcomes = [item if isinstance(item, Failure) else out for (_, item), out in zip(items, encoded, strict=True)]
-    new = [out for (_, item), out in zip(items, outcomes, strict=True) if isinstance(out, Failure) and out is not item]
-    if new and len(new) == sum(not isinstance(item, Failure) for _, item in items):
+    both = list(zip(items, encoded, strict=True))
+    outcomes = [item.decoded if isinstance(item.decoded, Failure) else out for item, out in both]
+    new = [
+        out for item, out in zip(items, outcomes, strict=True) if isinstance(out, Failure) and out is not item.decoded
+    ]
+    if new and len(new) == sum(not isinstance(item.decoded, Failure) for item in items):
         _check_encoder(encoder, new[0])
     elif new and not any(failure.memory for failure in new):
         # Once more with stand-ins for them: the others' bytes are then those of a whole batch.
         known = [
-            (name, out if isinstance(out, Failure) else item) for (name, item), out in zip(items, outcomes, strict=True)
+            item._replace(decoded=out) if isinstance(out, Failure) else item
+            for item, out in zip(items, outcomes, strict=True)
         ]
         return encode_batch(encoder, known, stored)
-    return _storable(encoder, [name for name, _ in items], outcomes, stored)
+    return [_checked(encoder, item.source, out, stored) for item, out in zip(items, outcomes, strict=True)]
 
 
-def with_stand_ins(items: Sequence[tuple[str, Decoded]]) -> list[tuple[str, Decoded]]:
+def with_stand_ins(items: Sequence[Item]) -> list[Item]:
     """The items, each Failure replaced by the last good one, which is the longest where batches are sorted by length;
     nothing where none is good."""
-    good = next((item for item in reversed(items) if not isinstance(item[1], Failure)), None)
-    return [good if isinstance(item[1], Failure) else item for item in items] if good else []
+    good = next((item for item in reversed(items) if not isinstance(item.decoded, Failure)), None)
+    return [good if isinstance(item.decoded, Failure) else item for item in items] if good else []
 
 
-def _finish_or_halve(
-    encoder: FrozenEncoder, items: Sequence[tuple[str, Decoded]], started: Encoded | Failure
-) -> list[Tokens]:
+def _finish_or_halve(encoder: FrozenEncoder, items: Sequence[Item], started: Encoded | Failure) -> list[Tokens]:
     failure = started if isinstance(started, Failure) else None
     if isinstance(started, Encoded):
         try:
             return list(started.arrays())
         except Exception as error:
-            failure = failure_of(items[0][0], error)
+            failure = failure_of(items[0].source, error)
     assert failure is not None
     # Nothing holds the failed batch's tensors any more.
     if failure.memory and encoder.device.type == "cuda":
@@ -108,25 +156,16 @@ def _finish_or_halve(
     ]
 
 
-def failure_of(name: str, error: Exception) -> Failure:
+def failure_of(source: Media, error: Exception) -> Failure:
     """The item's failure. Raises what is no item's fault: a request that cannot be met, a run that cannot go on."""
     if isinstance(error, PgMError) and not isinstance(error, DecodeError):
         raise error
     # PyTorch has no class of its own for what its CPU allocator cannot give.
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    return Failure(f"{name}: {readable(error)}", memory)
+    return Failure(f"{source.name}: {readable(error)}", memory)
 
 
-def _storable(encoder: FrozenEncoder, names: Sequence[str], outcomes: Sequence[Tokens], stored: Stored) -> list[Tokens]:
-    """Each item's tokens, or why the store cannot hold them."""
-    some = [tokens for tokens in outcomes if not isinstance(tokens, Failure) and len(tokens)]
-    # All together first: looking at each costs as much as a small model.
-    if not some or not unfit_rows(np.concatenate(some), stored).size:
-        return list(outcomes)
-    return [_checked(encoder, name, tokens, stored) for name, tokens in zip(names, outcomes, strict=True)]
-
-
-def _checked(encoder: FrozenEncoder, name: str, tokens: Tokens, stored: Stored) -> Tokens:
+def _checked(encoder: FrozenEncoder, source: Media, tokens: Tokens, stored: Stored) -> Tokens:
     if isinstance(tokens, Failure) or not len(tokens) or not (unfit := unfit_rows(tokens, stored)).size:
         return tokens
     row = tokens[unfit[0]]
@@ -136,7 +175,7 @@ def _checked(encoder: FrozenEncoder, name: str, tokens: Tokens, stored: Stored) 
         found = "NaN" if np.isnan(row).any() else "infinity"
         wider = encoder.compute != torch.float32
         advice = f"{stored} holds finite values" + (", and --dtype float32 may give some" if wider else "")
-    return Failure(f"{name}: {encoder.name} gave {found} in token {unfit[0]}; {advice}")
+    return Failure(f"{source.name}: {encoder.name} gave {found} in token {unfit[0]}; {advice}")
 
 
 def _check_encoder(encoder: FrozenEncoder, failure: Failure) -> None:

@@ -27,11 +27,15 @@ class Encoded:
     lengths: Sequence[int]
     copied: torch.cuda.Event | None = None
 
-    def arrays(self) -> list[np.ndarray]:
-        """One (S, D) float32 array an item, once they are there. Any thread may wait."""
+    def together(self) -> np.ndarray:
+        """(T, D) float32, all items' one after another, once they are there. Any thread may wait."""
         if self.copied is not None:
             self.copied.synchronize()
-        tokens = self.tokens.float().numpy()
+        return self.tokens.float().numpy()
+
+    def arrays(self) -> list[np.ndarray]:
+        """One (S, D) float32 array an item, once they are there. Any thread may wait."""
+        tokens = self.together()
         ends = list(accumulate(self.lengths, initial=0))
         return [tokens[start:end] for start, end in pairwise(ends)]
 

@@ -12,11 +12,13 @@ Short texts share a batch until it has `BATCH_TOKENS`: a small model's pass cost
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from ..encode import Item
 from ..encoders import FrozenEncoder
 
 LEAST_ROWS = 32  # twice the most rows with which another path was seen
@@ -25,15 +27,14 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 32_768}
 HELD_BYTES = 128 << 20  # decoded items that wait for others of their length
 
 
-@dataclass(frozen=True, eq=False)
-class Item:
-    """A decoded item: the segment it is for and its place there, its name for people, its tokens before pooling."""
+@dataclass(eq=False)
+class Bucket:
+    """Items that may share a batch, of which there are at most so many."""
 
-    segment: Any
-    place: int
-    name: str
-    decoded: Any
-    length: int
+    key: int
+    most: int
+    items: list[Item] = field(default_factory=list)
+    bytes: int = 0
 
 
 class Waiting:
@@ -41,32 +42,38 @@ class Waiting:
 
     def __init__(self, encoder: FrozenEncoder) -> None:
         self.encoder = encoder
-        self.items: dict[int, list[Item]] = {}
+        self.buckets: dict[int, Bucket] = {}
+        self.of_length: dict[int, Bucket] = {}
         self.bytes = 0
 
     def add(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         """Take items in; batches as they fill, and the largest where too much waits."""
         for item in items:
-            key = length_key(item.length, self.encoder)
-            waiting = self.items.setdefault(key, [])
-            waiting.append(item)
-            self.bytes += size_of(item.decoded)
-            if len(waiting) >= most_items(key, self.encoder):
-                yield self._take(key)
+            bucket = self.of_length.get(item.length) or self._bucket(item.length)
+            bucket.items.append(item)
+            bucket.bytes += item.bytes
+            self.bytes += item.bytes
+            if len(bucket.items) >= bucket.most:
+                yield self._take(bucket)
             elif self.bytes > HELD_BYTES:
-                yield self._take(max(self.items, key=self._size))
+                yield self._take(max(self.buckets.values(), key=lambda bucket: bucket.bytes))
 
     def of(self, segment: Any) -> Iterator[list[Item]]:
         """The batches that a segment's items are in, full or not."""
-        for key in sorted(key for key, items in self.items.items() if any(item.segment is segment for item in items)):
-            yield self._take(key)
+        for _, bucket in sorted(self.buckets.items()):
+            if any(item.segment is segment for item in bucket.items):
+                yield self._take(bucket)
 
-    def _size(self, key: int) -> int:
-        return sizes_of(item.decoded for item in self.items[key])
+    def _bucket(self, length: int) -> Bucket:
+        key = length_key(length, self.encoder)
+        bucket = self.buckets.setdefault(key, Bucket(key, most_items(key, self.encoder)))
+        self.of_length[length] = bucket
+        return bucket
 
-    def _take(self, key: int) -> list[Item]:
-        self.bytes -= self._size(key)
-        return self.items.pop(key)
+    def _take(self, bucket: Bucket) -> list[Item]:
+        self.bytes -= bucket.bytes
+        taken, bucket.items, bucket.bytes = bucket.items, [], 0
+        return taken
 
 
 def most_items(length: int, encoder: FrozenEncoder) -> int:
@@ -89,23 +96,17 @@ def length_key(length: int, encoder: FrozenEncoder) -> int:
     return length if exact else -(-length // GPU_LENGTHS) * GPU_LENGTHS
 
 
-def sizes_of(decoded: Iterable[Any]) -> int:
-    """Bytes of several decoded items."""
-    return sum(map(size_of, decoded))
-
-
 def size_of(decoded: Any) -> int:
     """Bytes a decoded item holds, about."""
     if isinstance(decoded, dict):
-        return sizes_of(decoded.values())
+        return sum(map(size_of, decoded.values()))
     return int(getattr(decoded, "nbytes", 0)) or sys.getsizeof(decoded)
 
 
-def filled(batch: Sequence[Item], encoder: FrozenEncoder) -> list[tuple[str, Any]]:
-    """(name, decoded) of each item, then so many copies that on a CPU the number of items does not show."""
-    named = [(item.name, item.decoded) for item in batch]
+def filled(batch: Sequence[Item], encoder: FrozenEncoder) -> Sequence[Item]:
+    """The items, then so many copies that on a CPU their number does not show."""
     if encoder.device.type != "cpu":
-        return named
+        return batch
     rows = -(-LEAST_ROWS // max(1, batch[0].length))
-    wanted = fixed_size(encoder) or max(len(named), rows)
-    return (named * -(-wanted // len(named)))[:wanted]
+    wanted = fixed_size(encoder) or max(len(batch), rows)
+    return batch if wanted == len(batch) else [*itertools.islice(itertools.cycle(batch), wanted)]

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +19,7 @@ from ...cache.store.index import source_bytes
 from ..encoders import EncoderSpec, FrozenEncoder
 from ..encoders.base import SINGLE
 from ..media import Media
+from .decoding import decode_part
 from .held import Found, Rows, find_held
 from .job import Job, Task, encoder_identity
 from .journal import Digests, Journal, file_keys
@@ -158,22 +157,17 @@ def lengths_to_come(media: Sequence[Media | None], encoder: FrozenEncoder) -> Es
 
 def estimate(media: Sequence[Media | None], encoder: FrozenEncoder) -> Estimate:
     """Decode a few samples and count their tokens."""
-    tried, decoded = decoded_few(media, encoder, PROBED)
-    lengths = [encoder.pooled_length(length) for length in encoder.lengths(encoder.prepare(decoded))]
+    part = decode_part(encoder, few(media, PROBED))
+    lengths = [encoder.pooled_length(length) for length in part.lengths]
     mean = float(np.mean(lengths)) if lengths else 1.0
-    return Estimate(mean, max(lengths, default=0), tried, tried - len(lengths))
+    # Why one cannot be decoded the run records, beside the item.
+    return Estimate(mean, max(lengths, default=0), len(part.digests), len(part.failures))
 
 
-def decoded_few(media: Sequence[Media | None], encoder: FrozenEncoder, most: int) -> tuple[int, list[Any]]:
-    """How many samples were tried, spread evenly over those that have the modality, and what could be decoded."""
-    present = [row for row in spread(len(media), 4 * most) if media[row] is not None]
-    chosen = [present[at] for at in spread(len(present), most)]
-    decoded = []
-    for source in (media[row] for row in chosen):
-        # The run records why one cannot be, beside the item.
-        with suppress(Exception):
-            decoded.append(encoder.decode(source))  # type: ignore[arg-type]
-    return len(chosen), decoded
+def few(media: Sequence[Media | None], most: int) -> list[Media]:
+    """At most so many sources, spread evenly over those that there are."""
+    present = [source for row in spread(len(media), 4 * most) if (source := media[row]) is not None]
+    return [present[at] for at in spread(len(present), most)]
 
 
 def spread(count: int, most: int) -> list[int]:

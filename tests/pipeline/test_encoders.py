@@ -19,7 +19,8 @@ from pgm.cache.errors import NotFound, UserError
 from pgm.pipeline import EncoderSpec
 from pgm.pipeline.encode import Failure, encode_batch
 from pgm.pipeline.encoders import FrozenEncoder, build_encoder
-from pgm.pipeline.engine.batches import Item, Waiting, filled
+from pgm.pipeline.engine.batches import Waiting, filled
+from pgm.pipeline.engine.decoding import decode_part
 from pgm.pipeline.media import FileMedia, Media, TextMedia
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
@@ -197,10 +198,8 @@ def plain_forward(folder: Path, modality: str, loader: str, item: Media) -> np.n
 
 def features(encoder: FrozenEncoder, items: list[Media]) -> list[np.ndarray]:
     """In the batches that a segment of these items is encoded in."""
-    prepared = encoder.prepare([encoder.decode(item) for item in items])
-    each = zip(prepared, encoder.lengths(prepared), strict=True)
     waiting, found = Waiting(encoder), {}
-    batches = [*waiting.add(Item(None, row, "", *item) for row, item in enumerate(each)), *waiting.of(None)]
+    batches = [*waiting.add(decode_part(encoder, items).of(None, items, 0)), *waiting.of(None)]
     for batch in batches:
         outcomes = encode_batch(encoder, filled(batch, encoder), "float32")
         found |= {item.place: tokens for item, tokens in zip(batch, outcomes, strict=False)}
