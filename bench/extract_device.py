@@ -27,7 +27,7 @@ from pgm.pipeline.encoders.copying import Encoded
 from pgm.pipeline.encoders.text import TextEncoder
 from pgm.pipeline.encoders.tiny import byte_tokenizer, tiny_audio, tiny_text, tiny_vision
 from pgm.pipeline.encoders.vision import VisionEncoder
-from pgm.pipeline.engine.decoding import Decoding
+from pgm.pipeline.engine.decoders import Decoding
 from pgm.pipeline.engine.job import Job, Spent, Task, encoder_identity
 from pgm.pipeline.engine.options import StoreOptions
 from pgm.pipeline.engine.worker import Pipeline
@@ -64,14 +64,22 @@ class Device:
         return Arrival(self.free)
 
 
-def on(encoder: FrozenEncoder, device: Device, tokens: int) -> FrozenEncoder:
-    """The encoder with its forward pass on the device: `tokens` zeros of `WIDTH` an item."""
+@dataclass
+class Forward:
+    """A forward pass on the device: `tokens` zeros of `WIDTH` an item."""
 
-    def start(batch: dict[str, torch.Tensor]) -> Encoded:
+    device: Device
+    tokens: int
+
+    def __call__(self, batch: dict[str, torch.Tensor]) -> Encoded:
         count = len(next(iter(batch.values())))
-        return Encoded(torch.zeros(count * tokens, WIDTH), [tokens] * count, device.start(count))  # type: ignore[arg-type]
+        arrival = self.device.start(count)
+        return Encoded(torch.zeros(count * self.tokens, WIDTH), [self.tokens] * count, arrival)  # type: ignore[arg-type]
 
-    vars(encoder).update(start=start, device=torch.device("cuda"), batch_size=128)
+
+def on(encoder: FrozenEncoder, device: Device, tokens: int) -> FrozenEncoder:
+    """The encoder with its forward pass on the device."""
+    vars(encoder).update(start=Forward(device, tokens), device=torch.device("cuda"), batch_size=128)
     # The width follows from a probe of the model elsewhere.
     vars(encoder).update(_grid=(tokens, WIDTH), _canvas=(tokens, WIDTH))
     return encoder
@@ -135,14 +143,14 @@ def feed(encoder: FrozenEncoder, media: list[Media], seconds: float = 4.0) -> fl
         return done / (time.perf_counter() - began)
 
 
-def run(encoder: FrozenEncoder, media: list[Media], folder: Path) -> tuple[float, Spent]:
+def run(encoder: FrozenEncoder, media: list[Media], folder: Path, decoders: int | None = None) -> tuple[float, Spent]:
     """Seconds from the first segment to the last, and where the encoding thread's went."""
     options = StoreOptions()
     identity = encoder_identity(encoder, options)
     store = Store.create(storage_at(folder), identity, WIDTH, options.stored).storage
     cut = [media[at : at + SEGMENT] for at in range(0, len(media), SEGMENT)]
     tasks = iter([Task(n, [f"{n} {k}" for k in range(len(part))], part) for n, part in enumerate(cut)])
-    job = Job(store, identity, encoder.spec, options)
+    job = Job(store, identity, encoder.spec, options, decoders)
     began, spent = time.perf_counter(), Spent()
     for made in Pipeline(job, encoder, lambda _: next(tasks, None)).run():
         spent += made.spent
@@ -183,7 +191,7 @@ def memory(scratch: Path) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    took, _ = run(encoder, pictures * 48, scratch / "memory")
+    took, _ = run(encoder, pictures * 48, scratch / "memory", decoders=8)
     stop.set()
     watcher.join()
     print(

@@ -89,6 +89,14 @@ def extract_command(
     batch_size: Annotated[int | None, typer.Option(help="Samples a forward pass.")] = None,
     executor: Annotated[str, typer.Option(help="dask or serial.")] = "dask",
     workers: WorkersOption = None,
+    decoders: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes that decode pictures and sounds beside each worker. Default: none beside a CPU, up to 8 "
+            "beside a GPU.",
+        ),
+    ] = None,
     scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler: tcp://host:port.")] = None,
     scheduler_file: Annotated[str | None, typer.Option(help="The same, by its --scheduler-file.")] = None,
     max_failures: Annotated[float, typer.Option(help="Share of bad items above which it stops.")] = 0.01,
@@ -165,6 +173,7 @@ def extract_command(
         store=options_of_store,
         executor=executor,
         workers=workers,
+        decoders=decoders,
         scheduler=scheduler,
         scheduler_file=scheduler_file,
         max_failures=max_failures,

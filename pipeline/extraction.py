@@ -34,13 +34,15 @@ SHOWN = 5
 @dataclass(frozen=True)
 class ExtractOptions:
     """How an extraction runs. `encoders` names modalities that are not to use the preset; no preset is the dataset's
-    default, `paper` for all but the embedded digits."""
+    default, `paper` for all but the embedded digits. `decoders`: processes that decode pictures and sounds beside each
+    worker; None for none beside a CPU, and beside a GPU one a core, 8 at most."""
 
     encoders: Mapping[str, EncoderSpec] = field(default_factory=dict)
     preset: str | None = None
     store: StoreOptions = field(default_factory=StoreOptions)
     executor: str = "dask"
     workers: int | None = None
+    decoders: int | None = None
     scheduler: str | None = None
     scheduler_file: str | None = None
     max_failures: float = MAX_FAILURES
@@ -193,7 +195,7 @@ def _segments(plan: Plan, run: _Run, reports: Reports) -> Iterator[tuple[Segment
                 rows_of[task.number] = rows
                 yield replace(task, attempt=attempts.get(task.number, 0))
 
-    for made in run.executor.run(plan.job, to_make(), run.listen):
+    for made in run.executor.run(replace(plan.job, decoders=run.options.decoders), to_make(), run.listen):
         _check_arrived(plan, made)
         rows = rows_of.pop(made.number)
         plan.remember(rows, made.segment)

@@ -8,8 +8,12 @@ from .text import decode_text
 from .versions import DECODE_VERSION, library_versions
 from .video import decode_frames
 
+# Media that Pillow and the processors of transformers decode: they hold Python's interpreter, and only processes scale.
+HOLDS_INTERPRETER = frozenset({"vision", "audio"})
+
 __all__ = [
     "DECODE_VERSION",
+    "HOLDS_INTERPRETER",
     "DecodeError",
     "decode_audio",
     "decode_frames",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -137,6 +138,15 @@ class FrozenEncoder(ABC):
         rows = [self.pool(row if n < 0 else row[:n]) for row, n in zip(hidden.float(), lengths, strict=True)]
         return sent(torch.cat(rows), [len(row) for row in rows])
 
+    def without_model(self) -> FrozenEncoder:
+        """What decodes, prepares and knows lengths, without what encodes: small enough for another process."""
+        lengths = self.same_length  # probed while there is a model
+        left = copy(self)
+        left.__dict__ = {name: value for name, value in vars(self).items() if not isinstance(value, nn.Module)}
+        left._forward = _no_model
+        assert left.same_length == lengths
+        return left
+
     def hidden(self, batch: Batch) -> Tensor:
         """(B, S, D) hidden states of the asked-for layer."""
         if self.spec.layer is None:
@@ -202,6 +212,10 @@ class FrozenEncoder(ABC):
             **processing,
             "decode": {**processing["decode"], "version": DECODE_VERSION.get(self.medium or "", 0)},
         }
+
+
+def _no_model(**_: Any) -> Any:
+    raise AssertionError("this encoder was left without its model")
 
 
 def in_a_row(hidden: Any) -> Tensor:

@@ -1,16 +1,9 @@
-"""From sources to decoded items: each read once, digested and decoded, ahead of the encoder.
-
-Where that happens follows from what was measured. Beside a CPU encoder its own thread decodes: every core has a worker
-of its own, and a second thread makes the two take turns at the interpreter (a text 454 against 42 microseconds, a small
-picture 745 against 606, encoding included). A GPU leaves the cores to decoding.
-"""
+"""From sources to decoded items: each read once, digested and decoded. Where that happens is decoders.py's matter."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +11,6 @@ from ..encode import Failure, Item, failure_of
 from ..encoders import FrozenEncoder
 from ..media import Media
 from .batches import size_of
-
-DECODED_TOGETHER = 8
 
 
 @dataclass(eq=False)
@@ -78,46 +69,3 @@ def decode_part(encoder: FrozenEncoder, media: Sequence[Media]) -> Part:
     part.sizes = [size_of(item) for item in part.items]
     part.decode += time.perf_counter() - began
     return part
-
-
-class Decoding:
-    """Decodes parts of tasks for an encoder, `ahead` of them at a time; leave the with block to stop."""
-
-    def __init__(self, encoder: FrozenEncoder) -> None:
-        self.encoder = encoder
-        self.threads = decode_threads(encoder)
-        self._stack = ExitStack()
-        self._pool: Executor | None = None
-
-    @property
-    def ahead(self) -> int:
-        """Parts that may be under way, or waiting, at once."""
-        return self.threads + 2 if self.threads else 1
-
-    @property
-    def together(self) -> int:
-        """Items of a part."""
-        return 8 * DECODED_TOGETHER if self.encoder.medium == "text" else DECODED_TOGETHER
-
-    def __enter__(self) -> Decoding:
-        if self.threads:
-            self._pool = self._stack.enter_context(ThreadPoolExecutor(self.threads, "decode"))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        self._stack.close()
-
-    def submit(self, media: Sequence[Media]) -> Future[Part]:
-        """A part under way; without threads it is decoded here and now."""
-        if self._pool is not None:
-            return self._pool.submit(decode_part, self.encoder, media)
-        done: Future[Part] = Future()
-        done.set_result(decode_part(self.encoder, media))
-        return done
-
-
-def decode_threads(encoder: FrozenEncoder) -> int:
-    """How many threads decode beside the encoder's own."""
-    return 8 if encoder.device.type == "cuda" else 0

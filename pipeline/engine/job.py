@@ -18,12 +18,16 @@ STORED = "stored_dtype"
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a worker needs for one modality, sent to it once; tasks then carry their own items only."""
+    """Everything a worker needs for one modality, sent to it once; tasks then carry their own items only.
+
+    decoders: processes that decode beside each worker; None for as many as make sense there.
+    """
 
     store: Storage
     identity: Identity
     spec: EncoderSpec
     options: StoreOptions
+    decoders: int | None = None
 
     def build(self) -> FrozenEncoder:
         """This process's encoder. Raises RunFailed where it is not the one the plan was made with."""

@@ -28,7 +28,8 @@ from ..encode import Failure, Item, Outcome, finish_batch, start_batch
 from ..encoders import FrozenEncoder
 from ..encoders.copying import Encoded
 from .batches import Waiting, filled
-from .decoding import Decoding, Part
+from .decoders import Decoding
+from .decoding import Part
 from .job import Job, Made, Spent, Task
 
 BYTES_AHEAD = 128 << 20  # decoded parts that wait for their turn
@@ -119,7 +120,7 @@ class Pipeline:
         """Each finished task, as its segment is in the store."""
         with ExitStack() as stack:
             stack.enter_context(one_thread(self.encoder))
-            self.decoding = stack.enter_context(Decoding(self.encoder))
+            self.decoding = stack.enter_context(Decoding(self.encoder, self.job.decoders))
             # Two threads: one waits for the device, one for the disk.
             self.keeper, self.writer = (ThreadPoolExecutor(1, name) for name in ("keep", "write"))
             stack.callback(self.writer.shutdown, cancel_futures=True)

@@ -21,8 +21,8 @@ from pgm.pipeline import encode
 from pgm.pipeline.decode import DecodeError
 from pgm.pipeline.encoders import EncoderSpec, FrozenEncoder, build_encoder
 from pgm.pipeline.encoders.copying import Encoded
-from pgm.pipeline.engine import decoding, worker
-from pgm.pipeline.engine.decoding import DECODED_TOGETHER
+from pgm.pipeline.engine import decoders, worker
+from pgm.pipeline.engine.decoders import DECODED_TOGETHER
 from pgm.pipeline.engine.job import Job, Task, encoder_identity
 from pgm.pipeline.engine.options import StoreOptions
 from pgm.pipeline.engine.worker import Pipeline
@@ -252,7 +252,7 @@ def test_what_is_decoded_ahead_is_bounded_in_bytes(
     media = pictures * 20
     expected, decode, start, held, taken, most = run(encoder, media), encoder.decode, encoder.start, 0, 0, 0
     monkeypatch.setattr(worker, "BYTES_AHEAD", limit)
-    monkeypatch.setattr(decoding, "decode_threads", lambda _: 32)
+    monkeypatch.setattr(decoders, "threads_and_processes", lambda *_: (32, False))
 
     def count(source: Media) -> Any:
         nonlocal held
