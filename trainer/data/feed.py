@@ -1,8 +1,9 @@
 """How samples reach the model: resident where the split fits in memory, mapped where it does not.
 
-Resident: the split's packed tokens are one tensor a modality on the device; a batch is one index. Mapped: batches are
-gathered from the page cache (pinned for a GPU). On a CPU, and for mapped feeds everywhere, a thread prepares the next
-batches while the current one is computed; there is no loader process. Both give the same batches, bit for bit, in the
+Resident: the split's packed tokens are one tensor a modality on the device; a batch is one index, made there from the
+epoch's order, which is all that is uploaded. Mapped: batches are gathered from the page cache (pinned for a GPU). On a
+CPU, and for mapped feeds everywhere, a thread prepares the next batches while the current one is computed; there is no
+loader process. Both give the same batches, bit for bit, in the
 precision they are stored in: the model widens them in its first operation. Which was chosen and why is said.
 """
 
@@ -27,6 +28,7 @@ from .groups import Groups, grouped
 from .order import Rows, evaluation_order, training_order
 from .pooling import pooled, pooled_lengths
 from .sequence import Neighbours, check_vectors
+from .spans import Spans, starts_of
 
 KINDS = ("auto", "resident", "mapped")
 RESIDENT_SHARE = 0.35  # of the free memory: the rest is the model's, the page cache's and other people's
@@ -60,7 +62,13 @@ class Feed(ABC):
         if groups is not None and groups.context:
             for name, lengths in self.lengths.items():
                 check_vectors(name, lengths)
-                self.neighbours[name] = Neighbours(groups, lengths > 0)
+                self.neighbours[name] = Neighbours(groups, lengths > 0, self.home)
+        self.places = None if groups is None else torch.from_numpy(np.stack([groups.codes, groups.turns])).to(self.home)
+
+    @property
+    def home(self) -> torch.device:
+        """Where batches are put together."""
+        return self.device
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -84,36 +92,28 @@ class Feed(ABC):
             return grouped(self.groups, batch, None)
         return evaluation_order(self.total_lengths, batch)
 
-    def fetch(self, positions: Rows) -> Batch:
-        """One batch, wherever the feed's data lie."""
-        tokens, masks, distances = {}, {}, {}
+    def fetch(self, positions: Rows, where: torch.Tensor) -> Batch:
+        """One batch at `home`; positions (B,) on the host, `where` the same at home."""
+        tokens, masks, distances, lengths = {}, {}, {}, {}
         for name in self.features:
             if name in self.neighbours:
-                around, mask, apart = self.neighbours[name].of(positions)
-                tokens[name] = self.vectors(name, around, mask)
-                distances[name] = torch.from_numpy(apart)
+                around, masks[name], distances[name] = self.neighbours[name].of(positions, where)
+                tokens[name] = self.vectors(name, around, masks[name])
+                lengths[name] = self.neighbours[name].lengths[positions]
             else:
-                tokens[name], mask = self.padded(name, positions)
-            masks[name] = torch.from_numpy(mask)
-        dialogues, turns = (
-            (None, None)
-            if self.groups is None
-            else (torch.from_numpy(x[positions]) for x in (self.groups.codes, self.groups.turns))
-        )
-        inputs = Inputs(tokens, masks, distances or None, dialogues, turns)
-        return self.placed(torch.from_numpy(self.rows[positions]), inputs, torch.from_numpy(positions))
+                tokens[name], masks[name] = self.padded(name, positions, where)
+                lengths[name] = self.lengths[name][positions]
+        dialogues, turns = (None, None) if self.places is None else self.places.index_select(1, where).unbind()
+        inputs = Inputs(tokens, masks, distances or None, dialogues, turns, lengths)
+        return Batch(where, inputs, self.targets.index_select(0, where))
 
     @abstractmethod
-    def padded(self, name: str, positions: Rows) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+    def padded(self, name: str, positions: Rows, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, S, D) a modality's tokens in the stored precision (pooled: float32) and the mask (B, S); S >= 1."""
 
     @abstractmethod
-    def vectors(self, name: str, positions: Rows, mask: NDArray[np.bool_]) -> torch.Tensor:
+    def vectors(self, name: str, around: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, S, D) the one token of each of these samples, zeros where masked."""
-
-    @abstractmethod
-    def placed(self, rows: torch.Tensor, inputs: Inputs, positions: torch.Tensor) -> Batch:
-        """The batch with the targets of these positions, where the feed leaves its batches."""
 
     def batches(self, order: Sequence[Rows]) -> Iterator[Batch]:
         """The batches of `order` on the device, `PREFETCH` of them prepared ahead."""
@@ -122,13 +122,18 @@ class Feed(ABC):
             coming = iter(order)
             try:
                 while True:
-                    waiting.extend(pool.submit(self.fetch, rows) for rows in islice(coming, PREFETCH - len(waiting)))
+                    ahead = islice(coming, PREFETCH - len(waiting))
+                    waiting.extend(pool.submit(self.fetch, rows, torch.from_numpy(rows)) for rows in ahead)
                     if not waiting:
                         return
-                    yield waiting.popleft().result().to(self.device)
+                    yield self.handed_over(waiting.popleft().result())
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def handed_over(self, batch: Batch) -> Batch:
+        """The batch on the device."""
+        return batch
 
 
 class Resident(Feed):
@@ -148,7 +153,7 @@ class Resident(Feed):
         super().__init__(features, rows, targets, tokens, device, groups)
         self.targets = self.targets.to(device)
         self.tables = {name: self.load(name).to(device) for name in features}
-        self.starts = {name: starts_of(lengths) for name, lengths in self.lengths.items()}
+        self.spans = {name: Spans(starts_of(lengths), lengths, device) for name, lengths in self.lengths.items()}
 
     def load(self, name: str) -> torch.Tensor:
         """(T + 1, D): the split's packed tokens and a row of zeros that padding points at."""
@@ -161,71 +166,78 @@ class Resident(Feed):
         return torch.from_numpy(table)
 
     def batches(self, order: Sequence[Rows]) -> Iterator[Batch]:
-        # On a GPU indexing only queues work; a thread would add nothing but its hand-over.
-        return super().batches(order) if self.device.type == "cpu" else map(self.fetch, order)
+        if self.device.type == "cpu" or not len(order):
+            return super().batches(order)
+        # Here a batch only queues work, and a thread would add nothing but its hand-over. The order goes up once.
+        sent = torch.from_numpy(np.concatenate(order)).to(self.device)
+        return map(self.fetch, order, torch.split(sent, [len(rows) for rows in order]))
 
-    def padded(self, name: str, positions: Rows) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+    def padded(self, name: str, positions: Rows, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         table = self.tables[name]
-        index, mask = padded_index(self.starts[name][positions], self.lengths[name][positions], len(table) - 1)
+        index, mask = self.spans[name].padded(positions, where, padding=len(table) - 1)
         return self.chosen(table, index), mask
 
-    def vectors(self, name: str, positions: Rows, mask: NDArray[np.bool_]) -> torch.Tensor:
+    def vectors(self, name: str, around: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         table = self.tables[name]
-        return self.chosen(table, np.where(mask, self.starts[name][positions], len(table) - 1))
+        starts = self.spans[name].on_device[0]
+        return self.chosen(table, torch.where(mask, starts[around], len(table) - 1))
 
-    def placed(self, rows: torch.Tensor, inputs: Inputs, positions: torch.Tensor) -> Batch:
-        where = positions.to(self.device, non_blocking=True)
-        return Batch(rows, inputs.to(self.device), self.targets.index_select(0, where))
-
-    def chosen(self, table: torch.Tensor, index: Rows) -> torch.Tensor:
+    def chosen(self, table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """(B, S, D): the table's rows at `index` (B, S)."""
         if self.device.type == "cpu":
             # A batch is small: numpy's copy beats waking torch's threads for it.
-            return torch.from_numpy(table.numpy().take(index, axis=0))
-        flat = table.index_select(0, torch.from_numpy(index.reshape(-1)).to(self.device, non_blocking=True))
-        return flat.view(*index.shape, -1)
+            return torch.from_numpy(table.numpy().take(index.numpy(), axis=0))
+        return table.index_select(0, index.flatten()).view(*index.shape, -1)
 
 
 class Mapped(Feed):
-    """Batches gathered from the stores' mapped files."""
+    """Batches gathered from the stores' mapped files, in host memory; they go to a device from pinned memory."""
 
     kind = "mapped"
 
-    def padded(self, name: str, positions: Rows) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+    @property
+    def home(self) -> torch.device:
+        return torch.device("cpu")
+
+    def fetch(self, positions: Rows, where: torch.Tensor) -> Batch:
+        batch = super().fetch(positions, where)
+        if self.device.type != "cuda":
+            return batch
+        # What is pinned already stays as it is.
+        samples, targets = batch.samples.pin_memory(), batch.targets.pin_memory()
+        return Batch(samples, batch.inputs.mapped(torch.Tensor.pin_memory), targets)
+
+    def handed_over(self, batch: Batch) -> Batch:
+        return batch.to(self.device)
+
+    def padded(self, name: str, positions: Rows, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         store, rows, stored = self.features[name], self.rows[positions], self.stored[name][positions]
         if not stored.any():
-            return torch.zeros(len(rows), 1, store.dim), np.zeros((len(rows), 1), np.bool_)
+            return torch.zeros(len(rows), 1, store.dim), torch.zeros(len(rows), 1, dtype=torch.bool)
         if not self.limit or (self.stored[name] <= self.limit).all():
             if self.device.type != "cuda":
                 tokens, mask = store.padded(rows, unavailable="empty")
-                return torch.from_numpy(tokens), mask
+                return torch.from_numpy(tokens), torch.from_numpy(mask)
             shape = len(rows), int(stored.max()), store.dim
             # torch hands pinned memory out again when the copy to the device is done, and not before.
             pinned = torch.empty(shape, dtype=getattr(torch, store.dtype.name), pin_memory=True)
             _, mask = store.padded(rows, out=pinned.flatten(0, 1).numpy(), unavailable="empty")
-            return pinned, mask
+            return pinned, torch.from_numpy(mask)
         packed, _ = store.gather(rows, unavailable="empty")
         lengths = self.lengths[name][positions]
-        _, mask = padded_index(starts_of(lengths), lengths, 0)
+        mask = np.arange(lengths.max()) < lengths[:, None]
         short = np.zeros((*mask.shape, store.dim), np.float32)
         short[mask] = pooled(packed, stored, self.limit)
-        return torch.from_numpy(short), mask
+        return torch.from_numpy(short), torch.from_numpy(mask)
 
-    def vectors(self, name: str, positions: Rows, mask: NDArray[np.bool_]) -> torch.Tensor:
-        wanted, where = np.unique(positions[mask], return_inverse=True)
+    def vectors(self, name: str, around: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        wanted, where = torch.unique(around[mask], return_inverse=True)
         if not len(wanted):
             return torch.zeros(*mask.shape, self.features[name].dim)
-        single, _ = self.padded(name, wanted)
+        single, _ = self.padded(name, wanted.numpy(), wanted)
         tokens = single.new_zeros(*mask.shape, single.shape[2])
-        tokens[torch.from_numpy(mask)] = single[torch.from_numpy(where), 0]
+        tokens[mask] = single[where, 0]
         return tokens
-
-    def placed(self, rows: torch.Tensor, inputs: Inputs, positions: torch.Tensor) -> Batch:
-        """In host memory, pinned when a GPU will take it: what is not so yet is copied."""
-        batch = Batch(rows, inputs, self.targets[positions])
-        if self.device.type != "cuda":
-            return batch
-        return Batch(rows, inputs.mapped(torch.Tensor.pin_memory), batch.targets.pin_memory())
 
 
 def pooled_in_blocks(store: Features, rows: Rows, lengths: Rows, limit: int, block: int = 2048) -> NDArray[np.float32]:
@@ -241,19 +253,6 @@ def present_lengths(store: Features) -> Rows:
     """(N,) tokens a sample has; 0 where its modality failed or is missing."""
     lengths: Rows = np.where(store.available, store.lengths, 0)
     return lengths
-
-
-def starts_of(lengths: Rows) -> Rows:
-    """(N,) where each sample's tokens begin when they are packed."""
-    starts: Rows = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-    return starts
-
-
-def padded_index(starts: Rows, lengths: Rows, padding: int) -> tuple[Rows, NDArray[np.bool_]]:
-    """(B, S) rows of the packed table with `padding` where a sample has ended, and the mask; S is at least 1."""
-    positions = np.arange(max(1, int(lengths.max(initial=0))))
-    mask: NDArray[np.bool_] = positions < lengths[:, None]
-    return np.where(mask, starts[:, None] + positions, padding), mask
 
 
 def open_feed(

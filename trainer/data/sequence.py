@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ...cache.errors import UserError
 from ..batch import Inputs
 from ..head.switches import nearest
 from .groups import Groups
 from .order import Rows
+from .spans import Spans
 
 SEQUENCES = ("sample", "group")
 CONTEXT = 8
@@ -74,27 +76,31 @@ class Neighbours:
     lengths[i] - 1 after it.
     """
 
-    def __init__(self, groups: Groups, present: NDArray[np.bool_]) -> None:
+    def __init__(self, groups: Groups, present: NDArray[np.bool_], device: torch.device) -> None:
         codes, turns, context = groups.codes, groups.turns, groups.context
         wide = int(turns.max(initial=0)) + context + 1  # no turn and no window reaches into the next group's numbers
         keys = codes * (wide + context) + turns
         order = np.argsort(keys, kind="stable")
-        self.members: Rows = order[present[order]]
-        known = keys[self.members]
+        members: Rows = order[present[order]]
+        known = keys[members]
         first = codes * (wide + context)
-        self.starts: Rows = np.searchsorted(known, np.maximum(keys - context, first)).astype(np.int64)
-        self.lengths: Rows = np.searchsorted(known, keys + context, side="right") - self.starts
-        self.turns, self.context = turns, context
+        starts: Rows = np.searchsorted(known, np.maximum(keys - context, first)).astype(np.int64)
+        self.lengths: Rows = np.searchsorted(known, keys + context, side="right") - starts
+        self.context = context
+        # Position 0 stands for whoever is asked about where there is nobody.
+        members = members if len(members) else np.zeros(1, np.int64)
+        self.members, self.turns = torch.from_numpy(members).to(device), torch.from_numpy(turns).to(device)
+        self.spans = Spans(starts, self.lengths, device)
 
-    def of(self, positions: Rows) -> tuple[Rows, NDArray[np.bool_], NDArray[np.float32]]:
-        """(B, S) positions of each sample's tokens, the mask, and the distances; S is at least 1, 0 where masked."""
-        lengths = self.lengths[positions]
-        places = np.arange(max(1, int(lengths.max(initial=0))))
-        mask: NDArray[np.bool_] = places < lengths[:, None]
-        index = np.where(mask, self.starts[positions][:, None] + places, 0)
-        around = np.where(mask, self.members[index] if len(self.members) else 0, 0)
-        apart = np.where(mask, self.turns[around] - self.turns[positions][:, None], 0)
-        return around, mask, (apart / self.context).astype(np.float32)
+    def of(self, positions: Rows, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, S) positions of each sample's tokens, the mask, and the distances; S is at least 1, 0 where masked.
+
+        positions: (B,) on the host; where: the same on the device.
+        """
+        index, mask = self.spans.padded(positions, where, padding=0)
+        around = torch.where(mask, self.members[index], 0)
+        apart = torch.where(mask, self.turns[around] - self.turns[where].unsqueeze(1), 0)
+        return around, mask, apart / self.context
 
 
 def check_vectors(modality: str, lengths: Rows) -> None:

@@ -2,9 +2,9 @@
 
 Legend: B samples, M modalities, R = M * B rows (modality-major), S longest sample, T flat tokens, C width.
 Decided: only real tokens are kept (packed); attention alone unpacks to (rows, S, C), per group of neighbouring
-modalities of equal S. While a graph is traced (torch.compile, torch.export) sizes must not depend on the masks'
-values, so padding stays in and is masked: the same numbers for more work. Cost: packing reads the number of real
-tokens on the host, one synchronisation a masked modality on a GPU.
+modalities of equal S. Packing needs the number of real tokens on the host. Where the caller knows it nothing is read
+back. Where nobody does (a graph being traced, a GPU to wait for) padding stays in and is masked: the same numbers for
+more work.
 """
 
 from collections.abc import Sequence
@@ -65,12 +65,16 @@ class Bucket:
         return total / self.mask.sum(1, keepdim=True).clamp(min=1).to(rows.dtype)
 
 
-def bucket_of(rows: int, length: int, mask: Bool[Tensor, "R S"] | None) -> Bucket:
-    """One modality: packed to its real tokens, or as it is while a graph is traced."""
+def bucket_of(rows: int, length: int, mask: Bool[Tensor, "R S"] | None, total: int | None) -> Bucket:
+    """One modality: packed to its `total` real tokens, or as it is where nobody knows how many these are."""
     if mask is None or torch.compiler.is_compiling():
         return Bucket(rows, length, mask, None)
-    index = mask.flatten().nonzero().squeeze(1)
-    return Bucket(rows, length, None, None) if index.shape[0] == rows * length else Bucket(rows, length, mask, index)
+    if total is None and mask.device.type != "cpu":
+        return Bucket(rows, length, mask, None)
+    total = int(mask.sum()) if total is None else total
+    if total == rows * length:
+        return Bucket(rows, length, None, None)
+    return Bucket(rows, length, mask, torch.nonzero_static(mask.flatten(), size=total).squeeze(1))
 
 
 def merged(group: Sequence[Bucket]) -> Bucket:
@@ -112,9 +116,14 @@ class TokenLayout:
         masks: Sequence[Bool[Tensor, "_ _"] | None],
         batch: int,
         device: torch.device,
+        totals: Sequence[int | None] | None = None,
     ) -> "TokenLayout":
-        """Lay out modalities of `lengths` padded tokens each; a (B, S) mask of None means that every token is real."""
-        segments = tuple(bucket_of(batch, n, mask) for n, mask in zip(lengths, masks, strict=True))
+        """Lay out modalities of `lengths` padded tokens each; a (B, S) mask of None means that every token is real.
+
+        totals: the number of real tokens of each, None where the caller does not know it.
+        """
+        known = [None] * len(lengths) if totals is None else totals
+        segments = tuple(bucket_of(batch, *each) for each in zip(lengths, masks, known, strict=True))
         counts = joined([token_counts(s, device) for s in segments])
         return cls._of(batch, segments, counts > 0, counts.clamp(min=1).unsqueeze(1))
 

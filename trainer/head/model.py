@@ -106,21 +106,23 @@ class PgM(
         tokens: Mapping[str, Float[Tensor, "B _ _"]],
         masks: Mapping[str, Bool[Tensor, "B _"]] | None = None,
         losses: bool | None = None,
+        totals: Mapping[str, int] | None = None,
     ) -> PgMOutput:
         """Partition and refine every modality (eqs. 1-11).
 
         tokens: modality -> (B, S_m, D_m), any S_m; a modality left out is missing for every sample.
         masks: modality -> (B, S_m), True at real tokens; a row of False is a missing modality; none given: all real.
         losses: compute reconstructions and losses; by default in training mode only.
+        totals: modality -> number of True in its mask, where known: on a GPU padding is then left out without a wait.
         Raises UserError for unknown modalities and shapes that do not fit.
         """
         given = {m: (masks or {}).get(m) for m in self.config.modalities if m in tokens}
-        layout, original = self._embed(tokens, masks or {})
+        layout, original = self._embed(tokens, masks or {}, totals or {})
         compute = self.training if losses is None else losses
         if "partitioner" in self.config.without:
             return self._unpartitioned(layout, original, given, compute)
         u = p = feed_u = feed_p = original
-        gates, totals = [], [original.new_zeros(()) for _ in range(3)]
+        gates, sums = [], [original.new_zeros(()) for _ in range(3)]
         rebuilt: Tensor | None = None
         for i in range(self.config.iterations):
             gate = self._gates(feed_u, feed_p, original, layout)
@@ -134,11 +136,11 @@ class PgM(
                 feed_u, feed_p = u, p
             if compute:
                 rebuilt = self._decode(u, p, layout)
-                totals = [a + b for a, b in zip(totals, self._losses(u, p, rebuilt, original, layout), strict=True)]
-        return self._output(layout, given, u, p, gates, rebuilt, totals if compute else [])
+                sums = [a + b for a, b in zip(sums, self._losses(u, p, rebuilt, original, layout), strict=True)]
+        return self._output(layout, given, u, p, gates, rebuilt, sums if compute else [])
 
     def _embed(
-        self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+        self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor], totals: Mapping[str, int]
     ) -> tuple[TokenLayout, Float[Tensor, "T D"]]:
         """I: each modality's real tokens, projected to `dim` and normalised without weights, in one flat matrix."""
         batch, device = self._check(tokens, masks)
@@ -150,7 +152,8 @@ class PgM(
             mask = torch.zeros(batch, 1, dtype=torch.bool, device=device) if missing else masks.get(name)
             inputs.append(torch.zeros(batch, 1, width, dtype=dtype, device=device) if x is None else x)
             present.append(mask)
-        layout = TokenLayout.build([x.shape[1] for x in inputs], present, batch, device)
+        known = [totals.get(m) if m in tokens else 0 for m in self.config.modalities]
+        layout = TokenLayout.build([x.shape[1] for x in inputs], present, batch, device, known)
         flat = []
         for name, x, segment in zip(self.config.modalities, inputs, layout.segments, strict=True):
             x = x.to(dtype)

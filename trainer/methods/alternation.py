@@ -125,21 +125,20 @@ class SharedHead(nn.Module):
         """The optimiser's step with the head's part multiplied by P; the bias and the learner step as they are."""
         alpha = alpha_at(self.config.ridge, step.done)
         current = self.config.statistics == "current"
-        # The first step of the run is plain and, in the released order, leaves nothing in P.
-        first = bool(self.turn_count == 0)
-        if current and not first:
-            projector.observe(mean, alpha)
+        # The first step of the run is plain and, in the released order, leaves nothing in P. Whether it is the first
+        # is chosen on the device: the host would have to wait for it.
+        first = self.turn_count == 0
+        if current:
+            projector.observe(mean, alpha, unless=first)
         weight = self.linear.weight
-        if first:
-            step.optimiser.step()
-        elif self.config.projection == "gradient":
+        if self.config.projection == "gradient":
             assert weight.grad is not None
-            weight.grad = projector.project(weight.grad)
+            weight.grad = torch.where(first, weight.grad, projector.project(weight.grad))
             step.optimiser.step()
         else:
             before = weight.clone()
             step.optimiser.step()
-            weight.copy_(before + projector.project(weight - before))
+            weight.copy_(torch.where(first, weight, before + projector.project(weight - before)))
         if not current:
             projector.observe(mean, alpha)
         self.turn_count += 1

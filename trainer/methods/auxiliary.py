@@ -22,7 +22,7 @@ class Supervised(Joint):
         """Each modality's own loss over the samples that have it; without the modalities that none has."""
         found: dict[str, Tensor] = {}
         for i, (modality, head) in enumerate(self.auxiliary.items()):
-            loss = present_loss(criterion, head(parts.vectors[:, i]), targets, parts.present[:, i])
+            loss = present_loss(criterion, head(parts.vectors[:, i]), targets, parts.having[i])
             if loss is not None:
                 found[modality] = loss
         return found

@@ -41,15 +41,16 @@ class Projector(nn.Module):
         self.register_buffer("matrix", torch.eye(dim))
 
     @torch.no_grad()
-    def observe(self, mean: Tensor, alpha: float) -> None:
-        """Take one mean vector (D,) into P."""
+    def observe(self, mean: Tensor, alpha: float, unless: Tensor | None = None) -> None:
+        """Take one mean vector (D,) into P; `unless`, () bool, leaves P as it is."""
         mean = mean.to(self.matrix.dtype)
         k = self.matrix @ mean
-        self.matrix.sub_(torch.outer(k, k) / (alpha + mean @ k))
+        seen = self.matrix - torch.outer(k, k) / (alpha + mean @ k)
         if self.normalise == "fro":
-            self.matrix.div_(torch.linalg.matrix_norm(self.matrix))
+            seen = seen / torch.linalg.matrix_norm(seen)
         elif self.normalise == "trace":
-            self.matrix.div_(self.free)
+            seen = seen / seen.diagonal().mean()
+        self.matrix.copy_(seen if unless is None else torch.where(unless, self.matrix, seen))
 
     @property
     def free(self) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...cache.errors import UserError
-from ..batch import Inputs
+from ..batch import Having, Inputs
 from .base import Criterion, Method, MethodOutput, Shape
 from .trunk import TrunkConfig, encode
 
@@ -47,11 +47,12 @@ class BalanceConfig(TrunkConfig):
 
 
 class Parts(NamedTuple):
-    """vectors: (B, M, D); logits: (B, M, C), W_m h_m without the bias; present: (B, M) bool."""
+    """vectors: (B, M, D); logits: (B, M, C), W_m h_m without the bias; present: (B, M) bool; having: the same, M."""
 
     vectors: Tensor
     logits: Tensor
     present: Tensor
+    having: tuple[Having, ...]
 
 
 class Joint(Method):
@@ -67,7 +68,8 @@ class Joint(Method):
         """Every modality's vector, its part of the answer, and whether it is there."""
         vectors, present = encode(self.trunks, inputs)
         logits = [self.heads[m](vectors[:, i]) for i, m in enumerate(self.heads)]
-        return Parts(vectors, torch.stack(logits, dim=1), present)
+        having = tuple(inputs.having(m) for m in self.heads)
+        return Parts(vectors, torch.stack(logits, dim=1), present, having)
 
     def combined(self, parts: Parts) -> Tensor:
         """The answer (B, C)."""
@@ -79,9 +81,9 @@ class Joint(Method):
         return MethodOutput(self.combined(parts), parts.vectors.flatten(1))
 
 
-def present_loss(criterion: Criterion, logits: Tensor, targets: Tensor, present: Tensor) -> Tensor | None:
-    """The task's loss over the samples that have a modality; None where none has. logits (B, C), present (B,)."""
-    return criterion(logits[present], targets[present]) if bool(present.any()) else None
+def present_loss(criterion: Criterion, logits: Tensor, targets: Tensor, having: Having) -> Tensor | None:
+    """The task's loss over the samples that have a modality; None where none has. logits (B, C), targets (B,)."""
+    return criterion(having.of(logits), having.of(targets)) if having.count else None
 
 
 def mean_present(values: Tensor, present: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ class Member(nn.Module):
         self.trunk = trunk
         self.fuse, self.head = classifier(dim, dim, outputs, dropout)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.fuse(self.trunk(tokens, mask)))
+    def forward(self, tokens: Tensor, mask: Tensor, total: int | None = None) -> Tensor:
+        logits: Tensor = self.head(self.fuse(self.trunk(tokens, mask, total)))
         return logits
 
 
@@ -56,7 +56,8 @@ class Late(Method):
     def outputs(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """The outputs (B, M, outputs) and presence (B, M, 1) of the members whose modality is in the batch at all."""
         shown = [name for name in self.members if name in inputs.tokens]
-        logits = [self.members[name](inputs.tokens[name], inputs.masks[name]) for name in shown]
+        totals = inputs.totals
+        logits = [self.members[name](inputs.tokens[name], inputs.masks[name], totals.get(name)) for name in shown]
         present = [inputs.present(name) for name in shown]
         return torch.stack(logits, dim=1), torch.stack(present, dim=1).unsqueeze(-1)
 

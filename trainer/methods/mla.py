@@ -37,7 +37,7 @@ from ..head.dropout import Dropout
 from ..head.switches import changed
 from .alternation import ALTERNATION, AlternationConfig, SharedHead, turns
 from .base import Look, Method, MethodConfig, MethodOutput, Settings, Shape, Stage, Step
-from .trunk import TrunkConfig
+from .trunk import TrunkConfig, encode
 from .weighting import Weighting, fused, shares_of, validated
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -94,7 +94,7 @@ class TokenMLP(nn.Module):
         hidden = [nn.Linear(width, config.feedforward), nn.GELU(), Dropout(config.dropout)]
         self.layers = nn.Sequential(*hidden, nn.Linear(config.feedforward, config.dim), nn.LayerNorm(config.dim))
 
-    def forward(self, tokens_BSD: Tensor, mask_BS: Tensor) -> Tensor:
+    def forward(self, tokens_BSD: Tensor, mask_BS: Tensor, total: int | None = None) -> Tensor:
         hidden: Tensor = self.layers(tokens_BSD) * mask_BS.unsqueeze(-1)
         return hidden.sum(dim=1) / mask_BS.sum(dim=1, keepdim=True).clamp(min=1)
 
@@ -114,8 +114,8 @@ class MLA(Method):
 
     def outputs(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Every modality's logits (B, M, C) and presence (B, M)."""
-        logits = [self.head(trunk(inputs.tokens[m], inputs.masks[m])) for m, trunk in self.trunks.items()]
-        return torch.stack(logits, dim=1), torch.stack([inputs.present(m) for m in self.trunks], dim=1)
+        vectors, present = encode(self.trunks, inputs)
+        return self.head(vectors), present
 
     def forward(self, inputs: Inputs) -> MethodOutput:
         logits, present = self.outputs(inputs)
@@ -126,11 +126,11 @@ class MLA(Method):
         """A turn for every modality of the batch."""
         inputs, losses = step.inputs(), {}
         for modality in turns(tuple(self.trunks), self.config.order):
-            present = inputs.present(modality)
-            if present.any():
-                tokens, mask = inputs.tokens[modality][present], inputs.masks[modality][present]
-                vectors_of = partial(self.trunks[modality], tokens, mask)
-                losses[f"task_{modality}"] = self.head.turn(step, vectors_of, step.targets[present])
+            having = inputs.having(modality)
+            if having.count:
+                tokens, mask = having.of(inputs.tokens[modality]), having.of(inputs.masks[modality])
+                vectors_of = partial(self.trunks[modality], tokens, mask, inputs.totals.get(modality))
+                losses[f"task_{modality}"] = self.head.turn(step, vectors_of, having.of(step.targets))
         mean = torch.stack(list(losses.values())).mean() if losses else step.targets.new_zeros((), dtype=torch.float32)
         return {"loss": mean, **losses, **self.head.told()}
 

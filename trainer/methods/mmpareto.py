@@ -61,34 +61,31 @@ class MMPareto(Supervised):
         # A learner is reached by its own modality's loss only, so one pass over the sum gives every u at once.
         alone_grads = gradients_of(uni, [*shared, *own], retain=True) if alone else {}
         task.backward()  # type: ignore[no-untyped-call]
-        conflicts = 0.0
+        conflicts = torch.zeros_like(task)
         for modality, trunk in self.trunks.items():
             if modality in alone:
                 parameters = [p for p in trunk.parameters() if p in alone_grads and p.grad is not None]
                 joint = flat([p.grad for p in parameters])
                 single = flat([alone_grads[p] for p in parameters])
-                conflicts += float(joint @ single < 0)
+                conflicts = conflicts + (joint @ single < 0)
                 spread(pareto(joint, single), parameters)
         for parameter in own:
             parameter.grad = alone_grads[parameter]
         step.clip_gradients()
         step.optimiser.step()
         told = {f"task_{m}": loss for m, loss in alone.items()}
-        conflict = torch.tensor(conflicts / len(self.trunks))
-        return {"loss": task + uni, "task": task, "conflict": conflict.to(task.device), **told}
+        return {"loss": task + uni, "task": task, "conflict": conflicts / len(self.trunks), **told}
 
 
 def pareto(joint: Tensor, single: Tensor) -> Tensor:
     """d (P,) from g and u (P,): their sum, or where they conflict the rescaled point of their hull nearest to zero."""
-    if joint @ single >= 0:
-        return joint + single
     difference = joint - single
     share = ((single - joint) @ single / difference.square().sum().clamp(min=SHORTEST)).clamp(0, 1)
     nearest = 2 * (share * joint + (1 - share) * single)
     # Of two exactly opposite gradients nothing is left to rescale.
     longer = (joint + single).norm() / nearest.norm().clamp(min=SHORTEST)
-    combined: Tensor = nearest * longer.clamp(min=1, max=1 / SHORTEST**0.5)
-    return combined
+    combined = nearest * longer.clamp(min=1, max=1 / SHORTEST**0.5)
+    return torch.where(joint @ single >= 0, joint + single, combined)
 
 
 def gradients_of(loss: Tensor, parameters: Sequence[nn.Parameter], retain: bool) -> dict[nn.Parameter, Tensor]:

@@ -52,7 +52,7 @@ def incomplete(inputs: Inputs, rate: float) -> Inputs:
     present = torch.stack([inputs.present(m) for m in inputs.masks], dim=1)
     keep = kept(present, rate)
     masks = {m: mask & keep[:, i : i + 1] for i, (m, mask) in enumerate(inputs.masks.items())}
-    return replace(inputs, masks=masks)
+    return replace(inputs, masks=masks, lengths=None)
 
 
 def kept(present: Tensor, rate: float) -> Tensor:

@@ -74,7 +74,7 @@ class OGMGE(Joint):
         scores = self.scores(parts, step.targets).detach()
         rates = coefficients(scores, self.config.ogm_alpha)
         step.gradients(loss)
-        groups = [(list(trunk.parameters()), float(k)) for trunk, k in zip(self.trunks.values(), rates, strict=True)]
+        groups = [(list(trunk.parameters()), k) for trunk, k in zip(self.trunks.values(), rates, strict=True)]
         if self.config.modulate == "gradient":
             modulate_gradients(groups, self.config.noise)
             step.optimiser.step()
@@ -91,7 +91,7 @@ def coefficients(scores: Tensor, alpha: float) -> Tensor:
     return torch.where(ratio > 1, 1 - torch.tanh(alpha * ratio), 1.0)
 
 
-Groups = Sequence[tuple[list[nn.Parameter], float]]
+Groups = Sequence[tuple[list[nn.Parameter], Tensor]]
 
 
 @torch.no_grad()

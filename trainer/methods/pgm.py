@@ -59,13 +59,13 @@ class PgMMethod(Method):
 
     def output(self, inputs: Inputs, losses: bool) -> MethodOutput:
         """PgM, with its losses or without, and the fusion of what comes out."""
-        parts = self.pgm(inputs.tokens, inputs.masks, losses)
+        parts = self.pgm(inputs.tokens, inputs.masks, losses, inputs.totals)
         output = self.fusion(parts.uni, parts.paired, parts.masks)
         pretraining = parts.pretraining_loss if parts.losses else None
         return MethodOutput(output.logits, output.fused, parts.losses, pretraining)
 
     def pretrain(self, inputs: Inputs) -> tuple[Tensor, Mapping[str, Tensor]]:
-        parts = self.pgm(inputs.tokens, inputs.masks, losses=True)
+        parts = self.pgm(inputs.tokens, inputs.masks, True, inputs.totals)
         return parts.pretraining_loss, parts.losses
 
     def stages(self, protocol: Protocol) -> tuple[Stage, ...]:

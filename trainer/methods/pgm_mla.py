@@ -80,12 +80,13 @@ class PgMMLA(PgMMethod):
             return super().update(stage, step)
         inputs, told = step.inputs(), {}
         for modality in turns(tuple(self.config.head.modalities), self.order):
-            present = inputs.present(modality)
-            if present.any():
-                tokens, mask = inputs.tokens[modality][present], inputs.masks[modality][present]
+            having = inputs.having(modality)
+            if having.count:
+                tokens, mask = having.of(inputs.tokens[modality]), having.of(inputs.masks[modality])
                 learner = [*self.learner(modality).parameters(), *self.auxiliary.parameters()]
-                own = partial(self.alone, modality, tokens, mask)
-                loss = self.auxiliary.turn(replace(step, only=learner), own, step.targets[present])
+                totals = {m: total for m, total in inputs.totals.items() if m == modality}
+                own = partial(self.alone, modality, tokens, mask, totals)
+                loss = self.auxiliary.turn(replace(step, only=learner), own, having.of(step.targets))
                 told[f"task_{modality}"] = loss
         alternating = {id(p) for p in self.pgm.uni_learners.parameters()}
         with step.autocast():
@@ -97,9 +98,9 @@ class PgMMLA(PgMMethod):
         """The uni-modal learner of a modality, or the one all share."""
         return self.pgm.uni_learners[SHARED if self.config.head.share_learners else modality]
 
-    def alone(self, modality: str, tokens: Tensor, mask: Tensor) -> Tensor:
+    def alone(self, modality: str, tokens: Tensor, mask: Tensor, totals: Mapping[str, int]) -> Tensor:
         """The mean (B, D) of a modality's uni-modal features, made without the other modalities."""
-        parts = self.pgm({modality: tokens}, {modality: mask}, losses=False)
+        parts = self.pgm({modality: tokens}, {modality: mask}, losses=False, totals=totals)
         features = parts.uni[modality]
         mean: Tensor = features.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
         return mean

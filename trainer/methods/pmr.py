@@ -40,7 +40,9 @@ from torch import Tensor
 
 from ..head.switches import Count, Share, Weight
 from .base import Look, Method, Shape, Stage, Step
-from .joint import BalanceConfig, Joint, Parts, others_mean
+from .joint import BalanceConfig, Joint, Parts, mean_present, others_mean
+
+FAR = -1e30  # infinity would give nan where no class is known yet
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,15 @@ class PMR(Joint):
 
     def rebalancing(self, parts: Parts, targets: Tensor) -> tuple[Tensor, Tensor]:
         """sum_m beta_m L_PCE^m and sum_m gamma_m H(p_m)."""
-        zero = parts.vectors.new_zeros((), dtype=torch.float32)
         pulls, entropies, scores = [], [], []
         for m in range(parts.vectors.shape[1]):
             useful = parts.present[:, m] & self.known[m, targets]
-            if not useful.any():
-                pulls.append(zero)
-                entropies.append(zero)
-                scores.append(zero)
-                continue
-            log_p = nearness(parts.vectors[useful, m].float(), self.prototypes[m], self.known[m])
-            true = log_p.gather(1, targets[useful, None])
-            pulls.append(-true.mean())
-            entropies.append(-(log_p.exp() * log_p.masked_fill(~self.known[m], 0.0)).sum(dim=1).mean())
-            scores.append(true.detach().exp().mean())
+            log_p = nearness(parts.vectors[:, m].float(), self.prototypes[m], self.known[m])
+            true = log_p.gather(1, targets.unsqueeze(1)).squeeze(1).masked_fill(~useful, 0.0)
+            entropy = -(log_p.exp() * log_p.masked_fill(~self.known[m], 0.0)).sum(dim=1)
+            pulls.append(-mean_present(true, useful))
+            entropies.append(mean_present(entropy, useful))
+            scores.append(mean_present(true.detach().exp(), useful))
         slow, dominant = rebalance(torch.stack(scores))
         return (slow * torch.stack(pulls)).sum(), (dominant * torch.stack(entropies)).sum()
 
@@ -110,9 +107,10 @@ class PMR(Joint):
     def gather(self, parts: Parts, targets: Tensor) -> None:
         """Add a batch's vectors to the sums of their classes."""
         for m in range(parts.vectors.shape[1]):
-            has = parts.present[:, m]
-            self.sums[m].index_add_(0, targets[has], parts.vectors[has, m].detach().to(self.sums.dtype))
-            self.counts[m].index_add_(0, targets[has], torch.ones_like(targets[has], dtype=self.counts.dtype))
+            has = parts.present[:, m].to(self.counts.dtype)
+            vectors = parts.vectors[:, m].detach().to(self.sums.dtype)
+            self.sums[m].index_add_(0, targets, vectors * has.unsqueeze(1))
+            self.counts[m].index_add_(0, targets, has)
 
     def between_epochs(self, stage: Stage, look: Look) -> None:
         """Prototypes from the epoch's sums, which start anew."""
@@ -127,10 +125,10 @@ class PMR(Joint):
 
 
 def nearness(vectors: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:
-    """ln p (N, C) of vectors (N, D) against prototypes (C, D); -inf for an unknown one."""
+    """ln p (N, C) of vectors (N, D) against prototypes (C, D); far below any other for an unknown one."""
     # The square root's slope is infinite at zero distance, which a class of one sample reaches.
     squares = (vectors[:, None] - prototypes).square().sum(dim=2)
-    return (-(squares + 1e-12).sqrt()).masked_fill(~known, float("-inf")).log_softmax(dim=1)
+    return (-(squares + 1e-12).sqrt()).masked_fill(~known, FAR).log_softmax(dim=1)
 
 
 def rebalance(scores: Tensor) -> tuple[Tensor, Tensor]:

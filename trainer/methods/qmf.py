@@ -69,15 +69,16 @@ class QMF(Late):
 
     def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
         with step.autocast():
-            logits, present = self.outputs(step.inputs())
+            inputs = step.inputs()
+            logits, present = self.outputs(inputs)
             task = step.criterion(by_energy(logits, present), step.targets)
             alone, order = logits.new_zeros(()), logits.new_zeros(())
-            for m in range(logits.shape[1]):
-                has = present[:, m, 0]
-                own = present_loss(step.criterion, logits[:, m], step.targets, has)
+            for m, modality in enumerate(self.members):
+                having = inputs.having(modality)
+                own = present_loss(step.criterion, logits[:, m], step.targets, having)
                 if own is not None:
                     alone = alone + own
-                    order = order + ranking_loss(logits[has, m], step.targets[has])
+                    order = order + ranking_loss(having.of(logits[:, m]), having.of(step.targets))
             loss = task + alone + self.ranking * order
         step.descend(loss)
         return {"loss": loss, "task": task, "alone": alone, "ranking": order}

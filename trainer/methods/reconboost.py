@@ -78,22 +78,21 @@ class ReconBoost(Late):
         with torch.no_grad(), step.autocast():
             logits, present = self.outputs(inputs)
         for i, modality in enumerate(self.members):
-            has = present[:, i, 0]
-            if not has.any():
+            having = inputs.having(modality)
+            if not having.count:
                 continue
+            shown = having.of(inputs.tokens[modality]), having.of(inputs.masks[modality]), inputs.totals.get(modality)
             others = present.clone()
             others[:, i] = False
             with step.autocast():
-                own = self.members[modality](inputs.tokens[modality][has], inputs.masks[modality][has])
-                said = (logits * others).sum(dim=1)[has].float().softmax(dim=1) * others.any(dim=1)[has]
-                loss = residual_loss(own, step.targets[has], self.config.reconcile * said)
+                own = self.members[modality](*shown)
+                said = having.of((logits * others).sum(dim=1)).float().softmax(dim=1) * having.of(others.any(dim=1))
+                loss = residual_loss(own, having.of(step.targets), self.config.reconcile * said)
             step.descend(loss)
             told[f"residual_{modality}"] = loss.detach()
             # The members after this one see its newest answers.
             with torch.no_grad(), step.autocast():
-                logits[has, i] = self.members[modality](inputs.tokens[modality][has], inputs.masks[modality][has]).to(
-                    logits.dtype
-                )
+                logits[having.index, i] = self.members[modality](*shown).to(logits.dtype)
         with step.autocast():
             task = step.criterion(boosted(*self.outputs(inputs)), step.targets)
         if self.config.rectify:

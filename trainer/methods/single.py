@@ -53,5 +53,6 @@ class Single(Method):
         return {self.modality: self.trunk}
 
     def forward(self, inputs: Inputs) -> MethodOutput:
-        fused = self.fuse(self.trunk(inputs.tokens[self.modality], inputs.masks[self.modality]))
+        m = self.modality
+        fused = self.fuse(self.trunk(inputs.tokens[m], inputs.masks[m], inputs.totals.get(m)))
         return MethodOutput(self.head(fused), fused)

@@ -56,9 +56,10 @@ class Trunk(nn.Module):
             TransformerBlock(config.dim, config.heads, config.feedforward, config.dropout) for _ in range(config.layers)
         )
 
-    def forward(self, tokens_BSD: Tensor, mask_BS: Tensor) -> Tensor:
+    def forward(self, tokens_BSD: Tensor, mask_BS: Tensor, total: int | None = None) -> Tensor:
+        """total: the number of True in the mask, where it is known."""
         batch, length, _ = tokens_BSD.shape
-        layout = TokenLayout.build([length], [mask_BS], batch, tokens_BSD.device)
+        layout = TokenLayout.build([length], [mask_BS], batch, tokens_BSD.device, [total])
         hidden_TD = self.norm(self.project(layout.pack([tokens_BSD])))
         for block in self.blocks:
             hidden_TD = block(hidden_TD, layout)
@@ -67,7 +68,8 @@ class Trunk(nn.Module):
 
 def encode(trunks: nn.ModuleDict, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Every modality through its trunk: vectors (B, M, dim) and presence (B, M) bool, in the order of `trunks`."""
-    vectors = [trunk(inputs.tokens[name], inputs.masks[name]) for name, trunk in trunks.items()]
+    totals = inputs.totals
+    vectors = [trunk(inputs.tokens[name], inputs.masks[name], totals.get(name)) for name, trunk in trunks.items()]
     return torch.stack(vectors, dim=1), torch.stack([inputs.present(name) for name in trunks], dim=1)
 
 

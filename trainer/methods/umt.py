@@ -53,8 +53,8 @@ class Teacher(nn.Module):
         self.trunk = Trunk(width, config)
         self.head = nn.Linear(config.dim, outputs)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        vectors = self.trunk(tokens, mask)
+    def forward(self, tokens: Tensor, mask: Tensor, total: int | None = None) -> tuple[Tensor, Tensor]:
+        vectors = self.trunk(tokens, mask, total)
         return vectors, self.head(vectors)
 
 
@@ -74,7 +74,8 @@ class UMT(Joint):
         if len(inputs.tokens) == len(self.teachers):
             return super().forward(inputs)
         (modality,) = inputs.tokens
-        vectors, logits = self.teachers[modality](inputs.tokens[modality], inputs.masks[modality])
+        total = inputs.totals.get(modality)
+        vectors, logits = self.teachers[modality](inputs.tokens[modality], inputs.masks[modality], total)
         return MethodOutput(logits, vectors)
 
     def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
@@ -84,7 +85,7 @@ class UMT(Joint):
         """A teacher's step; none where no sample of the batch has its modality."""
         inputs = step.inputs()
         with step.autocast():
-            loss = present_loss(step.criterion, self(inputs).logits, step.targets, inputs.present(modality))
+            loss = present_loss(step.criterion, self(inputs).logits, step.targets, inputs.having(modality))
         if loss is None:
             return {}
         step.descend(loss)
@@ -105,8 +106,8 @@ class UMT(Joint):
     def taught(self, inputs: Inputs) -> Tensor:
         """The teachers' vectors (B, M, D), without dropout."""
         self.teachers.eval()
-        named = self.teachers.items()
-        return torch.stack([teacher(inputs.tokens[m], inputs.masks[m])[0] for m, teacher in named], dim=1)
+        named, totals = self.teachers.items(), inputs.totals
+        return torch.stack([t(inputs.tokens[m], inputs.masks[m], totals.get(m))[0] for m, t in named], dim=1)
 
 
 def feature_distance(students: Tensor, teachers: Tensor, present: Tensor) -> Tensor:

@@ -49,9 +49,8 @@ class Machine:
 
 @dataclass(frozen=True)
 class Place:
-    """A batch in its epoch: samples (B,) counted in the training split, the share of the pass done, passes before."""
+    """A batch in its epoch: the share of the pass done, and passes before."""
 
-    samples: Tensor
     done: float = 0.0
     passed: int = 0
 
@@ -154,7 +153,7 @@ class Training:
         feed, epoch = self.feeds["train"], self.progress.epoch
         torch.manual_seed(derived(self.seed, stage.name, epoch, "dropout"))
         self.model.train()
-        sums: dict[str, Tensor] = {}
+        sums: dict[str, Tensor] = {}  # left on the device until the epoch ends
         clock = Clock(time.perf_counter())
         for passed in range(stage.passes):
             order = feed.training_order(self.protocol.batch, self.order_seed(stage, passed))
@@ -162,11 +161,12 @@ class Training:
                 steps = stage.passes * len(order)
                 share = (epoch * steps + passed * len(order) + step) / (stage.epochs * steps)
                 set_rates(optimiser, rate_factor(self.protocol, share))
-                where = Place(torch.from_numpy(order[step]).to(batch.targets.device), step / len(order), passed)
+                where = Place(step / len(order), passed)
                 for name, value in self.step(stage, batch, optimiser, where).items():
                     sums[name] = sums.get(name, 0.0) + value.detach().float() * len(batch)
                 self.listener(BatchFinished(stage.name, clock.samples, stage.passes * len(feed)))
-        losses = {name: float(value) / len(feed) for name, value in sums.items()}
+        values = torch.stack(list(sums.values())).tolist() if sums else []
+        losses = {name: value / len(feed) for name, value in zip(sums, values, strict=True)}
         bad = [name for name, value in losses.items() if value != value or value in (float("inf"), float("-inf"))]
         if bad:
             raise RunFailed(
@@ -201,11 +201,11 @@ class Training:
             criterion=self.criterion(stage, inputs),
             epoch=self.progress.epoch,
             done=where.done,
-            samples=where.samples,
+            samples=batch.samples,
             alpha=self.protocol.alpha,
             beta=self.protocol.beta,
             passed=where.passed,
-            further={name: labels[where.samples] for name, labels in self.further.items()},
+            further={name: labels.index_select(0, batch.samples) for name, labels in self.further.items()},
             watch=self.gradients if self.gradients.owned else None,
         )
         return self.model.method.update(stage, step)

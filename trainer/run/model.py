@@ -57,7 +57,9 @@ class NullTokens(nn.Module):
             first[:, 0] = missing
             tokens[name] = torch.where(first.unsqueeze(-1), self.tokens[name].to(value.dtype), value)
             masks[name] = inputs.masks[name] | first
-        return replace(inputs, tokens=tokens, masks=masks)
+        known = inputs.lengths
+        lengths = None if known is None else {name: np.maximum(count, 1) for name, count in known.items()}
+        return replace(inputs, tokens=tokens, masks=masks, lengths=lengths)
 
 
 class Model(nn.Module):

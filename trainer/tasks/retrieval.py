@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...cache.errors import UserError
-from ..batch import Inputs
+from ..batch import Having, Inputs
 from ..methods.base import MethodOutput
 from ..protocol import Protocol
 from . import metrics
@@ -66,7 +66,7 @@ class Retrieval(Task):
         cross_entropy = torch.stack(
             [nn.functional.cross_entropy(o.logits.float(), targets) for o in (full, *singles)]
         ).mean()
-        both = inputs.present(self.modalities[0]) & inputs.present(self.modalities[1])
+        both = inputs.having(*self.modalities)
         contrast = contrastive(singles[0].fused.float(), singles[1].fused.float(), both)
         return cross_entropy + contrast, full, {"ce": cross_entropy.detach(), "nce": contrast.detach()}
 
@@ -130,10 +130,10 @@ class Retrieval(Task):
         return Classification(self.classes)
 
 
-def contrastive(left: Tensor, right: Tensor, paired: Tensor) -> Tensor:
+def contrastive(left: Tensor, right: Tensor, paired: Having) -> Tensor:
     """Symmetric InfoNCE over the samples of the batch that have both modalities; 0 when fewer than two have."""
-    left, right = left[paired], right[paired]
-    if len(left) < 2:
+    left, right = paired.of(left), paired.of(right)
+    if paired.count < 2:
         return left.sum() * 0.0
     scores = nn.functional.normalize(left, dim=1) @ nn.functional.normalize(right, dim=1).T / TEMPERATURE
     index = torch.arange(len(scores), device=scores.device)

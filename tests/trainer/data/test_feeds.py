@@ -31,7 +31,7 @@ def test_resident_and_mapped_give_the_same_batches_bit_for_bit(toy: Path, tokens
     count = 0
     for one, other in zip(feeds[0].batches(order), feeds[1].batches(order), strict=True):
         count += len(one)
-        assert torch.equal(one.rows, other.rows)
+        assert torch.equal(one.samples, other.samples)
         assert torch.equal(one.targets, other.targets)
         for name in features:
             assert torch.equal(one.inputs.tokens[name], other.inputs.tokens[name])

@@ -60,7 +60,7 @@ def test_a_samples_tokens_are_the_neighbours_of_its_group_in_its_split(videos: P
     for batch in feed.batches(feed.training_order(16, seed=1)):
         shown = in_context(batch.inputs.mapped(lambda x: x.float() if x.is_floating_point() else x))
         for modality, tokens in shown.tokens.items():
-            for i, row in enumerate(batch.rows.tolist()):
+            for i, row in enumerate(rows[batch.samples].tolist()):
                 wanted = expected_tokens(videos, modality, rows, row, 2)
                 mask = shown.masks[modality][i]
                 assert int(mask.sum()) == len(wanted)
@@ -92,9 +92,9 @@ def test_the_own_vector_is_in_every_token_and_zero_where_the_sample_lacks_the_mo
 
 def test_no_window_reaches_into_the_next_group() -> None:
     codes, turns = np.array([0, 0, 1, 1, 1, 2]), np.array([0, 1, 0, 1, 2, 0])
-    around = Neighbours(Groups(codes, turns, context=50), np.ones(6, bool))
+    around = Neighbours(Groups(codes, turns, context=50), np.ones(6, bool), CPU)
     for position in range(6):
-        index, mask, _ = around.of(np.array([position]))
+        index, mask, _ = around.of(np.array([position]), torch.tensor([position]))
         assert index[0][mask[0]].tolist() == [i for i in range(6) if codes[i] == codes[position]]
 
 

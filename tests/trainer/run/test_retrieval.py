@@ -12,7 +12,7 @@ import pytest
 import torch
 from pgm.cache.errors import UserError
 from pgm.trainer import Run
-from pgm.trainer.batch import Inputs
+from pgm.trainer.batch import Having, Inputs
 from pgm.trainer.run.model import Model, NullTokens
 from pgm.trainer.run.request import Request, resolve
 from pgm.trainer.run.training import build_model
@@ -90,13 +90,13 @@ def test_a_method_without_a_vector_is_refused_before_anything_starts(pairs: Path
 
 def test_the_contrastive_loss_prefers_true_pairs_and_skips_unpaired_samples() -> None:
     left = torch.eye(4)
-    paired = torch.ones(4, dtype=torch.bool)
+    paired = Having(torch.ones(4, dtype=torch.bool), 4)
     assert contrastive(left, left, paired) < 0.01 < 5 < contrastive(left, left.roll(1, 0), paired)
-    few = torch.tensor([True, False, False, False])
+    few = Having(torch.tensor([True, False, False, False]), 1)
     assert contrastive(left, left, few) == 0
     broken = left.clone()
     broken[3] = 1e6
-    some = torch.tensor([True, True, True, False])
+    some = Having(torch.tensor([True, True, True, False]))
     assert torch.equal(contrastive(broken, left, some), contrastive(left, left, some))
 
 

@@ -105,7 +105,7 @@ class PriorMethod(Method):
 
     def pretrain(self, inputs: Inputs) -> tuple[Tensor, Mapping[str, Tensor]]:
         assert isinstance(self.fusion, PgMFusion)
-        return self.fusion.pretrain(inputs.tokens, inputs.masks)
+        return self.fusion.pretrain(inputs.tokens, inputs.masks, inputs.totals)
 
     def rate(self, name: str, protocol: Protocol) -> float:
         """PgM's own rates (section 4.2) inside PgM, the protocol's elsewhere."""

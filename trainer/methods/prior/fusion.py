@@ -34,9 +34,16 @@ class Fusion(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, vectors: Mapping[str, Tensor], tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+        self,
+        vectors: Mapping[str, Tensor],
+        tokens: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        totals: Mapping[str, int] | None = None,
     ) -> Fused:
-        """vectors: modality -> (B, d_m), zeros where missing; tokens, masks: (B, S_m, D_m) and (B, S_m)."""
+        """vectors: modality -> (B, d_m), zeros where missing; tokens, masks: (B, S_m, D_m) and (B, S_m).
+
+        totals: number of True in each mask, where the host knows it.
+        """
 
 
 class Concatenation(Fusion):
@@ -47,7 +54,11 @@ class Concatenation(Fusion):
         self.width = sum(widths.values())
 
     def forward(
-        self, vectors: Mapping[str, Tensor], tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+        self,
+        vectors: Mapping[str, Tensor],
+        tokens: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        totals: Mapping[str, int] | None = None,
     ) -> Fused:
         return Fused(torch.cat(list(vectors.values()), dim=1))
 
@@ -64,15 +75,19 @@ class PgMFusion(Fusion):
         self.head.head = nn.Identity()  # type: ignore[assignment]
 
     def forward(
-        self, vectors: Mapping[str, Tensor], tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+        self,
+        vectors: Mapping[str, Tensor],
+        tokens: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        totals: Mapping[str, int] | None = None,
     ) -> Fused:
-        parts = self.pgm(tokens, masks)
+        parts = self.pgm(tokens, masks, totals=totals)
         fused = self.head(parts.uni, parts.paired, parts.masks).fused
         return Fused(fused, parts.pretraining_loss if parts.losses else None, parts.losses)
 
     def pretrain(
-        self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+        self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor], totals: Mapping[str, int] | None = None
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """L^P (eq. 11) and its parts."""
-        parts = self.pgm(tokens, masks, losses=True)
+        parts = self.pgm(tokens, masks, True, totals)
         return parts.pretraining_loss, parts.losses

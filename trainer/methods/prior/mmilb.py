@@ -75,7 +75,7 @@ def jittered(vectors: Tensor, chosen: Tensor) -> Tensor:
     count = weight.sum().clamp(min=1)
     centred = (vectors - (vectors * weight).sum(dim=0) / count) * weight
     covariance: Tensor = centred.T @ centred / count
-    return covariance + JITTER * torch.eye(len(covariance)).to(covariance)
+    return covariance + JITTER * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
 
 
 @torch.no_grad()

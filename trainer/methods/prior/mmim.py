@@ -96,7 +96,7 @@ class MMIM(PriorMethod):
 
     def scored(self, inputs: Inputs, vectors: Mapping[str, Tensor]) -> MethodOutput:
         """The score, with z as the fused vector."""
-        fused = self.fusion(vectors, inputs.tokens, inputs.masks)
+        fused = self.fusion(vectors, inputs.tokens, inputs.masks, inputs.totals)
         z = self.fuse(fused.vector)
         return MethodOutput(self.head(z), z, fused.losses, fused.pretraining)
 

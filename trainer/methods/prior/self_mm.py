@@ -91,7 +91,7 @@ class SelfMM(PriorMethod):
 
     def scored(self, inputs: Inputs, vectors: Mapping[str, Tensor]) -> MethodOutput:
         """The fusion's score, with F_m as the fused vector."""
-        fused = self.fusion(vectors, inputs.tokens, inputs.masks)
+        fused = self.fusion(vectors, inputs.tokens, inputs.masks, inputs.totals)
         feature, score = self.head(fused.vector)
         return MethodOutput(score, feature, fused.losses, fused.pretraining)
 

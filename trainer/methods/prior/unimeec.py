@@ -136,7 +136,7 @@ class UniMEEC(PriorMethod):
 
     def pretrain(self, inputs: Inputs) -> tuple[Tensor, Mapping[str, Tensor]]:
         assert isinstance(self.fusion, PgMFusion)
-        return self.fusion.pretrain(*as_tokens(*self.states(inputs)))
+        return self.fusion.pretrain(*as_tokens(*self.states(inputs)), prompts_there(inputs))
 
     def forward(self, inputs: Inputs) -> MethodOutput:
         return self.answers(inputs)[0]
@@ -148,7 +148,7 @@ class UniMEEC(PriorMethod):
                 "UniMEEC reads dialogues: the dataset needs a column 'group' that says which samples belong together."
             )
         states, present = self.states(inputs)
-        fused = self.fusion(states, *as_tokens(states, present))
+        fused = self.fusion(states, *as_tokens(states, present), prompts_there(inputs))
         x, m1, m2 = fused.vector.view(-1, PROMPT, self.fusion.width).unbind(dim=1)
         visible = within(inputs.dialogues, inputs.turns, self.window)
         first, second, third = self.graphs
@@ -170,6 +170,11 @@ class UniMEEC(PriorMethod):
             loss, told = judged(step, output, own, told)
         step.descend(loss)
         return told
+
+
+def prompts_there(inputs: Inputs) -> dict[str, int]:
+    """Modality -> how many of the 3 B prompt states are there; empty where the host does not know it."""
+    return {m: PROMPT * int((lengths > 0).sum()) for m, lengths in (inputs.lengths or {}).items()}
 
 
 def as_tokens(

@@ -87,7 +87,11 @@ class PMFStack(Fusion):
         self.mean = MeanEncoder()
 
     def forward(
-        self, vectors: Mapping[str, Tensor], tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+        self,
+        vectors: Mapping[str, Tensor],
+        tokens: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        totals: Mapping[str, int] | None = None,
     ) -> Fused:
         mask, hidden = masks[self.text], tokens[self.text] * masks[self.text].unsqueeze(2)
         nothing = hidden.new_zeros(len(hidden), 0)
@@ -115,7 +119,7 @@ class UniMSE(PriorMethod):
         self.register_buffer("polarity_of", polarities(shape.classes, shape.outputs))
 
     def forward(self, inputs: Inputs) -> MethodOutput:
-        fused = self.fusion({}, inputs.tokens, inputs.masks)
+        fused = self.fusion({}, inputs.tokens, inputs.masks, inputs.totals)
         logits = self.answering(self.dropout(fused.vector))
         return MethodOutput(logits, fused.vector, fused.losses, fused.pretraining)
 

@@ -178,9 +178,9 @@ def probed(resolved: Resolved) -> float:
             model.train()
             chunks = np.array_split(np.resize(rows, resolved.protocol.batch * (PROBED_STEPS + 1)), PROBED_STEPS + 1)
             times = []
-            for chunk, batch in zip(chunks, feeds["train"].batches(list(chunks)), strict=True):
+            for batch in feeds["train"].batches(list(chunks)):
                 begun = time.perf_counter()
-                training.step(stage, batch, optimiser, Place(torch.from_numpy(chunk)))
+                training.step(stage, batch, optimiser, Place())
                 if resolved.device.type == "cuda":
                     torch.cuda.synchronize(resolved.device)
                 times.append(time.perf_counter() - begun)
