@@ -26,10 +26,10 @@ _settled: set[Path] = set()  # folders whose names this process knows to be on t
 
 
 class LocalStorage(Storage):
-    """Objects as files below `path`."""
+    """Objects as files below `path`. durable: whether a put waits for the disk."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, durable: bool = True) -> None:
+        self.path, self.durable = Path(path), durable
 
     @property
     def url(self) -> str:
@@ -63,18 +63,18 @@ class LocalStorage(Storage):
             make_folder(path.parent)
             temporary = _temporary(path)
             try:
-                write_parts(temporary, parts)
+                write_parts(temporary, parts, self.durable)
                 made = _unless_taken(os.link, temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
             # Of a taken name too: whoever made it may not have come so far.
-            sync(path.parent)
+            self._settle([path.parent])
         return made
 
     def put_group(self, key: str, objects: Mapping[str, Parts]) -> bool:
         path = self.path / key
         if path.exists():
-            sync(path.parent)
+            self._settle([path.parent])
             return False
         with explain(path):
             make_folder(path.parent)
@@ -84,12 +84,18 @@ class LocalStorage(Storage):
                     (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                     write_parts(temporary / name, parts, flush=False)
                 # Together, and not one after another: a disk then waits once.
-                settle([*(temporary / name for name in objects), *folders_of(temporary)])
+                self._settle([*(temporary / name for name in objects), *folders_of(temporary)])
                 made = _unless_taken(os.rename, temporary, path)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-            sync(path.parent)
+            self._settle([path.parent])
         return made
+
+    def _settle(self, paths: list[Path]) -> None:
+        if self.durable and len(paths) == 1:
+            sync(*paths)
+        elif self.durable:
+            settle(paths)
 
     def names(self, key: str = "") -> list[str]:
         try:

@@ -3,6 +3,9 @@
 `PGM_MIRROR` is the folder (~/.cache/pgm/mirror), `PGM_MIRROR_SIZE` what it may hold (as 200GB; by default half of what
 the disk could give it). Objects never change, so what is there is right; a process that has mapped a file keeps it when
 it is removed, and whoever asks for it again fetches it again.
+
+Nothing waits for the disk here, so a machine that loses power may leave anything under an entry's name: what was last
+used before this one started is held against its digest again.
 """
 
 import contextlib
@@ -18,13 +21,14 @@ from pathlib import Path
 import xxhash
 
 from ..errors import RunFailed, UserError
-from .base import Storage, fetch_checked, total_bytes
+from .base import Storage, digest_of, fetch_checked, total_bytes
 from .local import TEMPORARY, LocalStorage
 
 FOLDER = "PGM_MIRROR"
 SIZE = "PGM_MIRROR_SIZE"
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 KEPT = 0.8  # of its size, after making room
+CLOCK = 60.0  # seconds by which a machine's clock may be set right after its start
 ABANDONED = 3600.0  # seconds after which a half-fetched object is nobody's
 
 
@@ -46,15 +50,20 @@ class Mirror:
         """Where an object or group lies on this disk, fetched if need be. Raises FileNotFoundError, CorruptStore."""
         place = self.folder / entry_name(storage.url, key)
         try:
+            if place.stat().st_mtime < started() and digest_of(self._here.fetch(place.name)) != digest:
+                self._here.delete(place.name)
             os.utime(place)
         except FileNotFoundError:
             self._fetch(storage, key, digest, place)
         return place
 
+    @property
+    def _here(self) -> LocalStorage:
+        return LocalStorage(self.folder, durable=False)
+
     def _fetch(self, storage: Storage, key: str, digest: str, place: Path) -> None:
         objects = fetch_checked(storage, key, digest)
-        here = LocalStorage(self.folder)
-        put = here.put if "" in objects else here.put_group
+        put = self._here.put if "" in objects else self._here.put_group
         content = objects.get("", objects)
         size = total_bytes(objects)
         self._make_room(size)
@@ -101,7 +110,7 @@ class Mirror:
                 continue
             # Another process may remove it at the same time.
             with contextlib.suppress(FileNotFoundError):
-                LocalStorage(self.folder).delete(name)
+                self._here.delete(name)
             left -= size
         return left
 
@@ -115,6 +124,11 @@ class Mirror:
                 size = sum(file.stat().st_size for file in files)
                 found.append((path.stat().st_mtime, size, name))
         return found
+
+
+def started() -> float:
+    """When this machine started, or a little later (in seconds since 1970)."""
+    return time.time() - time.monotonic() + CLOCK
 
 
 @lru_cache(maxsize=8)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,11 +74,11 @@ class RemoteStorage(Storage):
         pieces = [
             (name, start, min(start + PIECE, size)) for name, size in names.items() for start in range(0, size, PIECE)
         ]
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            found = pool.map(lambda piece: self._piece(joined(key, piece[0]), *piece[1:]), pieces)
-            objects: dict[str, list[Any]] = {name: [] for name in names}
-            for (name, _, _), part in zip(pieces, found, strict=True):
-                objects[name].append(part)
+        # All that fetch at a time share the requests, so that who came first can go on with what it has.
+        found = requests().map(lambda piece: self._piece(joined(key, piece[0]), *piece[1:]), pieces)
+        objects: dict[str, list[Any]] = {name: [] for name in names}
+        for (name, _, _), part in zip(pieces, found, strict=True):
+            objects[name].append(part)
         return dict(objects)
 
     def put(self, key: str, parts: Parts) -> bool:
@@ -98,8 +98,7 @@ class RemoteStorage(Storage):
         *others, marker = objects
         if self.exists(joined(key, marker)):
             return False
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(lambda name: self._overwrite(joined(key, name), objects[name]), others))
+        list(requests().map(lambda name: self._overwrite(joined(key, name), objects[name]), others))
         return self.put(joined(key, marker), objects[marker])
 
     def names(self, key: str = "") -> list[str]:
@@ -110,9 +109,9 @@ class RemoteStorage(Storage):
     def groups(self, key: str, marker: str) -> list[str]:
         listed = self._ask(lambda store: obstore.list_with_delimiter(store, self._at(key) or None))
         names = [path.rstrip("/").rsplit("/", 1)[-1] for path in listed["common_prefixes"]]
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            whole = pool.map(lambda name: self.exists(joined(key, name, marker)), names)
-            finished = list(itertools.compress(names, whole))
+        finished = list(
+            itertools.compress(names, requests().map(lambda name: self.exists(joined(key, name, marker)), names))
+        )
         return sorted([*finished, *(entry["path"].rsplit("/", 1)[-1] for entry in listed["objects"])])
 
     def entries(self, key: str = "") -> Iterator[Entry]:
@@ -174,6 +173,12 @@ class RemoteStorage(Storage):
 def settings() -> tuple[tuple[str, str], ...]:
     """The environment's variables for object stores: credentials, endpoint, region."""
     return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(SETTINGS)))
+
+
+@cache
+def requests() -> ThreadPoolExecutor:
+    """The threads of this process that wait for an object store (which a forked process may not use)."""
+    return ThreadPoolExecutor(AT_ONCE, "pgm-request")
 
 
 @lru_cache(maxsize=16)

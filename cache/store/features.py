@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..errors import IdentityMismatch, NotFound, SampleUnavailable, UserError
 from ..segment import STATUSES, Buffers, SegmentReader, read_segment
 from ..segment.contents import Int64s
+from ..segment.copying import row_numbers, take_rows
 from ..segment.encoding import Array, read_dtype
 from ..storage import Storage, storage_at
 from .identity import Identity
@@ -172,8 +173,10 @@ class Features:
             starts = np.cumsum(lengths) - lengths
             for start in range(0, len(pool), size):
                 part = order[start : start + size]
-                pieces = [tokens[starts[j] : starts[j] + lengths[j]] for j in part.tolist()]
-                yield pool[part], np.concatenate(pieces), lengths[part]
+                ends = lengths[part].cumsum()
+                batch = self._buffers.get(int(ends[-1]))
+                take_rows(tokens, row_numbers(starts[part], lengths[part], ends - lengths[part], len(batch)), batch)
+                yield pool[part], batch, lengths[part]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.store.storage, self.version.number, self.version.index)
