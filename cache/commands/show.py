@@ -170,13 +170,17 @@ def _counts(shared: "SharedSources") -> dict[str, int]:
 
 
 def _opened(root: str, target: str | None, version: str | None) -> "list[tuple[CachedDataset, OpenFeatures]]":
-    """The stores meant, each with its dataset, at the dataset's version."""
+    """The stores meant, each with its dataset, at the dataset's version; a single store at one of its own."""
     from ..dataset import open_dataset
-    from ..dataset.selection import select
+    from ..dataset.dataset import dataset_with
+    from ..dataset.selection import open_selected, select
     from ..store import open_features
 
+    selection = select(root, target)
+    if not selection.datasets:
+        return [(dataset_with(opened), opened) for opened in open_selected(selection, version)]
     found = []
-    for storage in select(root, target).stores:
+    for storage in selection.stores:
         place, folder = storage.parent, storage.name
         dataset = open_dataset(place.parent, place.name, version)
         if folder in dataset.version.stores:

@@ -110,7 +110,8 @@ def copy(source: "CachedDataset", target: "Storage", as_json: bool, last: Callab
         "bytes": copied.bytes,
     }
     did = f"{copied.segments:,} segments copied ({in_bytes(copied.bytes)}), {copied.there:,} were there"
-    said(value, f"{target.url}: version {copied.version.number}, {did}", as_json)
+    more = "" if copied.exact else " (a later one, which has this and more)"
+    said(value, f"{target.url}: version {copied.version.number}{more}, {did}", as_json)
 
 
 def show(arrived: "Arrived") -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..errors import CorruptStore, RunFailed
+from ..errors import CorruptStore, RunFailed, UserError
 from ..segment import Codec, Contents, Format, Items, SegmentName, open_segment, read_segment
 from ..segment.contents import Int64s, sample_checksums
 from ..segment.encoding import Array, sum_errors
@@ -33,8 +33,8 @@ def compact(
     """Commit a version with the rows of another in segments of about `segment_bytes`, in the order of the samples.
 
     format: that of the version's first segment unless given. Returns None where the version is of such segments
-    already. The dataset's latest version of this name lists the new one. Raises CorruptStore for a damaged sample,
-    RunFailed where another writer committed meanwhile.
+    already. The dataset's latest version of this name lists the new one. Raises UserError for a version that
+    is not the latest, CorruptStore for a damaged sample, RunFailed where another writer committed meanwhile.
     """
     features = open_features(store, version)
     before = features.version
@@ -44,6 +44,12 @@ def compact(
         # Whoever made it so may have died before the dataset listed it.
         list_instead(features, before)
         return None
+    latest = features.store.latest(before.name)
+    if latest is not None and latest.number != before.number:
+        raise UserError(
+            f"{features.url} has version {latest.number} by now, and only the latest is compacted, not "
+            f"{before.number}: leave --version out, or run the `pgm extract` again that has not published it"
+        )
     ids = ids_of(features)
     packed = (rewritten(features, ids, rows, format, codec) for rows in groups)
     written = list(put_segments(store, packed))

@@ -147,6 +147,19 @@ def dataset_at(dataset: Storage, version: int | str | None = None) -> CachedData
     return CachedDataset(dataset, version_from(Log(dataset).find(version), dataset.url))
 
 
+def dataset_with(features: Features) -> CachedDataset:
+    """The latest version of a store's dataset that has the samples of these features. Raises NotFound."""
+    dataset = features.store.storage.parent
+    for number in reversed(Log(dataset).numbers()):
+        found = dataset_at(dataset, number)
+        if found.version.sample_ids == features.version.sample_ids:
+            return found
+    raise NotFound(
+        f"no version of {dataset.url} has the samples of version {features.version.number} of {features.url}: the "
+        "`pgm extract` that wrote it has not published it; run it again"
+    )
+
+
 def refuse_earlier(dataset: Storage) -> None:
     """Raises UserError for a dataset of the format before segments; called before anything is written there."""
     if dataset.exists(EARLIER):

@@ -24,9 +24,13 @@ AT_ONCE = 4  # segments, of 64 MiB or so each
 
 @dataclass(frozen=True)
 class Copied:
-    """A dataset's version at its target. segments, bytes: that were copied; there: segments that were there before."""
+    """A dataset's version at its target. exact: whether it lists just what was copied; a later one may list more.
+
+    segments, bytes: that were copied; there: segments that were there before.
+    """
 
     version: DatasetVersion
+    exact: bool
     segments: int
     bytes: int
     there: int
@@ -58,10 +62,10 @@ def copy_dataset(
             arrived.append(event.bytes)
             tell(event)
 
-        version = copy_store(Store.open(source.storage.under(folder)), number, target, told)
-        numbers[folder] = version.number
+        held = copy_store(Store.open(source.storage.under(folder)), number, target, told)
+        numbers[folder] = held.number
         segments, size = segments + len(arrived), size + sum(arrived)
-        there += len(version.segments) - len(arrived)
+        there += len(held.segments) - len(arrived)
     for kind in KINDS:
         taken = table_names(target, kind)
         for name in table_names(source.storage, kind):
@@ -69,7 +73,8 @@ def copy_dataset(
                 digest = read_recipe(source.storage, kind, name)["table"]
                 copy_named(source.storage, target, kind.table_key(digest), digest)
                 target.put(kind.seal_key(name), [source.storage.read(kind.seal_key(name))])
-    return Copied(published(source, target, numbers), segments, size, there)
+    version = published(source, target, numbers)
+    return Copied(version, version.stores == numbers, segments, size, there)
 
 
 def copy_store(source: Store, number: int, target: Storage, tell: Callable[[Arrived], None]) -> Version:

@@ -6,8 +6,8 @@ equal arrays have equal content whatever file they came from. What names the sto
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from ...cache.segment import Codec, Format, Items, Segment, Stored, read_segment, write_segment
+from ...cache.segment import Codec, Format, Items, Packed, Stored, pack_features, put_segments, read_segment
 from ...cache.storage import Storage
 from ...cache.store import Identity, Store, Version
 from ..engine.commit import Commit
@@ -83,9 +83,23 @@ def store_packed(
         left[held.rows] = False
     commit = Commit(store, ids, np.flatnonzero(~present), found, "")
     written = store.segments() if left.any() else {}
-    for rows in cut(np.flatnonzero(left), items_of(modality)):
-        items = Items([ids[row] for row in rows.tolist()], spelled(sources[rows]), [""] * len(rows))
-        commit.place(rows, stored_segment(store, modality, rows, items, written, format, codec))
+    new: list[Rows] = []
+
+    def packed() -> Iterator[Packed]:
+        """Segments to be written; what an import which died left of them takes its place at once."""
+        for rows in cut(np.flatnonzero(left), items_of(modality)):
+            items = Items([ids[row] for row in rows.tolist()], spelled(sources[rows]), [""] * len(rows))
+            attempt, name = next_attempt(store, items.ids, items.sources, written)
+            if name is not None:
+                commit.place(rows, read_segment(store.storage, name))
+                continue
+            new.append(rows)
+            lengths, tokens, items = modality.lengths[rows], modality.of(rows), replace(items, attempt=attempt)
+            yield pack_features(store.identity.whole_digest, items, lengths, tokens, modality.stored, format, codec)
+
+    # The segments first: the rows of one are known once it was packed.
+    for segment, rows in zip(put_segments(store.storage, packed()), new, strict=True):
+        commit.place(rows, segment)
     return store, commit.publish()[0]
 
 
@@ -94,23 +108,3 @@ def items_of(modality: PackedModality) -> int:
     samples = max(int((modality.lengths > 0).sum()), 1)
     mean = len(modality.tokens) / samples * modality.tokens.shape[1] * np.dtype(modality.stored).itemsize
     return segment_items(samples, max(mean, 1.0))
-
-
-def stored_segment(
-    store: Store,
-    modality: PackedModality,
-    rows: Rows,
-    items: Items,
-    written: Mapping[str, str],
-    format: Format,
-    codec: Codec,
-) -> Segment:
-    """The segment of these rows: one that an import which died left, or a new one."""
-    attempt, name = next_attempt(store, items.ids, items.sources, written)
-    if name is not None:
-        return read_segment(store.storage, name)
-    items = Items(items.ids, items.sources, items.errors, attempt)
-    lengths, tokens = modality.lengths[rows], modality.of(rows)
-    return write_segment(
-        store.storage, store.identity.whole_digest, items, lengths, tokens, modality.stored, format, codec
-    )

@@ -14,9 +14,10 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from pgm.cache import Identity, list_datasets, open_dataset, open_features
-from pgm.cache.commands import cache_app
+from pgm.cache import Identity, list_datasets, open_dataset, open_features, publish
+from pgm.cache.commands import cache_app, make_push_command
 from pgm.cache.errors import IdentityMismatch, NotFound, UserError
+from typer import Typer
 from typer.testing import CliRunner, Result
 
 from .conftest import CARD, flip, make_store, published, samples_table
@@ -278,6 +279,29 @@ def test_a_dataset_s_version_is_not_taken_for_its_stores(root: Path, tmp_path: P
     assert np.array_equal(np.load(f"{written}/tokens.npy"), np.concatenate(grown.oracle))
 
 
+def test_a_store_s_place_takes_the_store_s_versions(root: Path) -> None:
+    """They are numbered apart from the dataset's: of the store's first version no dataset version is the first."""
+    place = root / "other" / TEXT.folder
+    before = make_store(root / "other", LENGTHS, identity=TEXT)
+    publish(before.dataset, CARD, samples_table(before.ids), {})
+    published(before)
+    grown = make_store(root / "other", [*LENGTHS, 3], identity=TEXT, seed=1)
+    published(grown)
+    assert open_dataset(root, "other", 2).version.stores == {TEXT.folder: 1}
+    for version, made in (("1", before), ("2", grown)):
+        [rows] = printed(root, "head", place, "--version", version, "-n", 20).values()
+        assert [row["id"] for row in rows] == made.ids
+        [stats] = printed(root, "stats", place, "--version", version).values()
+        assert stats["tokens"] == sum(map(len, made.oracle))
+
+
+def test_only_the_latest_version_of_a_store_is_compacted(root: Path) -> None:
+    published(make_store(root / "toy", [*LENGTHS, 2], identity=TEXT))
+    result = invoke(root, "compact", root / "toy" / TEXT.folder, "--version", "1")
+    assert isinstance(result.exception, UserError)
+    assert "has version 2 by now" in str(result.exception)
+
+
 def test_a_dense_array_that_does_not_fit_is_refused_before_it_is_written(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,3 +370,21 @@ def test_a_version_by_number_or_name_and_what_there_is_otherwise(root: Path) -> 
         open_dataset(root, "toy", "limt-4")
     with pytest.raises(NotFound, match="no version 9; it has 1, 2"):
         open_dataset(root, "toy", 9)
+
+
+def test_a_push_that_meets_a_later_version_says_so(root: Path, tmp_path: Path) -> None:
+    """A dataset's version of one modality, where the one of both has been pushed before."""
+    text, vision = (Identity(name, "clip", {}) for name in ("text", "vision"))
+    one = make_store(root / "both", LENGTHS, identity=text)
+    published(one)
+    published(make_store(root / "both", LENGTHS, identity=vision))
+    push = ("push", "both", tmp_path / "elsewhere")
+    app = Typer()
+    app.command("push")(make_push_command(lambda name, modality: "none"))
+    app.command("other")(lambda: None)
+
+    def said(*more: str) -> str:
+        return CliRunner().invoke(app, [*map(str, push), *more, "--features", str(root)]).stdout
+
+    assert "version 1, 4 segments copied" in said()
+    assert "version 1 (a later one, which has this and more), 0 segments copied" in said("--version", "1")

@@ -175,19 +175,19 @@ def test_an_import_that_died_is_continued(tmp_path: Path, monkeypatch: pytest.Mo
     given = many(3000)
     part = ["train", "test"] * 1500
     written: list[str] = []
-    write = pgm_store.write_segment
+    pack = pgm_store.pack_features
 
     def dying(*arguments: Any) -> Any:
         if len(written) == 3:
             raise KeyboardInterrupt
-        segment = write(*arguments)
-        written.append(segment.name)
-        return segment
+        packed = pack(*arguments)
+        written.append(packed.segment.name)
+        return packed
 
-    monkeypatch.setattr(pgm_store, "write_segment", dying)
+    monkeypatch.setattr(pgm_store, "pack_features", dying)
     with pytest.raises(KeyboardInterrupt):
         import_arrays(tmp_path, "d", {"v": ArrayModality(given["tokens"])}, given["y"], part)
-    monkeypatch.setattr(pgm_store, "write_segment", write)
+    monkeypatch.setattr(pgm_store, "pack_features", pack)
     store = import_arrays(tmp_path, "d", {"v": ArrayModality(given["tokens"])}, given["y"], part).features("v")
     assert set(written) < set(store.version.segments)
     assert store.version.written["segments"] == len(store.version.segments) - 3

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pgm.cache.errors import RunFailed, UserError
-from pgm.cache.storage import Storage, local, storage_at
+from pgm.cache.storage import Storage, local, mirror, storage_at
 from pgm.cache.storage.base import digest_of
 from pgm.cache.storage.mapping import map_file
 from pgm.cache.storage.mirror import Mirror, mirror_of
@@ -48,18 +48,37 @@ def test_the_least_recently_used_go_first_and_come_back_when_asked_for(
 ) -> None:
     monkeypatch.setenv("PGM_MIRROR_SIZE", "450KB")
     made = [put(storage, f"object-{n}") for n in range(10)]
-    mirror = Mirror.here()
+    here = Mirror.here()
     for n, (key, digest, content) in enumerate(made):
         path = storage.local(key, digest)
         os.utime(path, (n, n))
         os.utime(storage.local(*made[0][:2]), (99, 99))
         assert path.read_bytes() == content
-        assert mirror.held() <= 450_000
+        assert here.held() <= 450_000
     there = sorted(path.name.split("-", 1)[1] for path in (tmp_path / "mirror").iterdir())
     assert "object-0" in there
     assert "object-9" in there
     assert "object-1" not in there
     assert all(storage.local(key, digest).read_bytes() == content for key, digest, content in made)
+
+
+def test_what_a_power_cut_left_under_an_entry_s_name_is_fetched_again(storage: Storage) -> None:
+    """Nothing in the mirror waits for the disk: after a start of the machine bytes are held against their digest."""
+    key, digest, content = put(storage, "a")
+    path = storage.local(key, digest)
+    path.write_bytes(bytes(len(content)))
+    os.utime(path, (mirror.started() - 1, mirror.started() - 1))
+    assert storage.local(key, digest).read_bytes() == content
+    os.utime(path, (mirror.started() - 1, mirror.started() - 1))
+    before = path.stat().st_ino
+    assert storage.local(key, digest).stat().st_ino == before
+
+
+def test_a_mirrored_object_waits_for_no_disk(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.local(*put(storage, "whatever made the folder")[:2])
+    key, digest, content = put(storage, "a")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: pytest.fail("waited"))
+    assert storage.local(key, digest).read_bytes() == content
 
 
 def test_who_has_mapped_a_file_keeps_it(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
