@@ -177,8 +177,13 @@ def settings() -> tuple[tuple[str, str], ...]:
 
 @cache
 def requests() -> ThreadPoolExecutor:
-    """The threads of this process that wait for an object store (which a forked process may not use)."""
+    """The threads of this process that wait for an object store."""
     return ThreadPoolExecutor(AT_ONCE, "pgm-request")
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of these threads: it would wait for ever instead of being told what is wrong.
+    os.register_at_fork(after_in_child=requests.cache_clear)
 
 
 @lru_cache(maxsize=16)
