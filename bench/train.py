@@ -248,12 +248,12 @@ def epochs(samples: int, repeat: int) -> None:
                 if turn:  # the first round starts workers and warms the page cache
                     times[key].append(time.perf_counter() - begun)
     base = statistics.median(times["pgm, resident"])
-    rows_told = [
+    planned_rows = [
         (k, 1 / statistics.median(v), f"{statistics.median(v) / base:.2f}x our time") for k, v in times.items()
     ]
     count = len(resolved.data.splits["train"])
     table(f"Epochs: concat, small preset, {count:,} samples of up to 16 + 50 tokens of 768, batch {BATCH}",
-          ("epochs/s", "time against resident"), rows_told)  # fmt: skip
+          ("epochs/s", "time against resident"), planned_rows)  # fmt: skip
 
 
 def timed(work: Callable[[], Any], repeat: int = 5) -> float:

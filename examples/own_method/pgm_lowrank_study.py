@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from pgm.trainer.run.request import Request
-from pgm.trainer.run.seeds import spread
+from pgm.trainer.run.seeds import statistics
 from pgm.trainer.studies.engine.options import StudyOptions
 from pgm.trainer.studies.engine.plan import Cell, TablePlan
 from pgm.trainer.studies.engine.results import TableResult, results_of
@@ -37,7 +37,7 @@ class Ranks(Study):
         rows = []
         for row, result in zip(plan.spec.rows, found.rows, strict=True):
             own = [{METRIC: calibration_error_of(cell)} for cell in plan.of(row) if cell.run.finished]
-            rows.append(dataclasses.replace(result, test={**result.test, **(spread(own) if own else {})}))
+            rows.append(dataclasses.replace(result, test={**result.test, **(statistics(own) if own else {})}))
         return dataclasses.replace(found, metrics=(*found.metrics, METRIC), rows=tuple(rows))
 
 

@@ -167,7 +167,7 @@ def with_split(dataset: CachedDataset, name: str | None) -> tuple[pa.Table, tupl
         return dataset.samples, ()
     made, column = open_split(dataset, name)
     samples = dataset.samples
-    return samples.set_column(samples.column_names.index("split"), "split", column), (told_split(made, dataset.name),)
+    return samples.set_column(samples.column_names.index("split"), "split", column), (split_note(made, dataset.name),)
 
 
 def limited(dataset: CachedDataset) -> tuple[str, ...]:
@@ -176,12 +176,12 @@ def limited(dataset: CachedDataset) -> tuple[str, ...]:
     return (f"Version {name!r} of {dataset.name}: not all of its samples.",) if name else ()
 
 
-def told_split(made: NamedSplit, dataset: str) -> str:
+def split_note(made: NamedSplit, dataset: str) -> str:
     """Which split is used, and the command that draws it again."""
-    return f"{told_split_as(made.name)}{made.command(dataset)}"
+    return f"{split_note_start(made.name)}{made.command(dataset)}"
 
 
-def told_split_as(name: str) -> str:
+def split_note_start(name: str) -> str:
     """How the note on a named split begins."""
     return f"Split {name}, drawn by: "
 
@@ -260,13 +260,13 @@ def carve(
     order = generator.permutation(len(train))
     if targets.dtype.kind == "i":
         # Every class in the same share: the shuffled samples of a class are spread evenly over the unit interval.
-        order = order[np.argsort(spread(targets[order]), kind="stable")]
+        order = order[np.argsort(evenly_placed(targets[order]), kind="stable")]
     chosen = np.zeros(len(train), bool)
     chosen[order[:wanted]] = True
     return chosen
 
 
-def spread(classes: NDArray[np.int64]) -> NDArray[np.float64]:
+def evenly_placed(classes: NDArray[np.int64]) -> NDArray[np.float64]:
     """(N,) each sample's rank within its class over the class's size."""
     place = np.empty(len(classes))
     for label in np.unique(classes):
@@ -282,8 +282,8 @@ def with_features(
     present = np.any([present_lengths(store) > 0 for store in features.values()], axis=0)
     kept = {name: rows if name == "test" else rows[present[rows]] for name, rows in splits.items()}
     lost = {name: len(rows) - len(kept[name]) for name, rows in splits.items() if len(kept[name]) < len(rows)}
-    told = ", ".join(f"{count:,} of {name}" for name, count in lost.items())
-    notes = (f"Left out because none of the chosen modalities has features for them: {told}.",) if lost else ()
+    counts = ", ".join(f"{count:,} of {name}" for name, count in lost.items())
+    notes = (f"Left out because none of the chosen modalities has features for them: {counts}.",) if lost else ()
     return kept, notes
 
 

@@ -172,7 +172,7 @@ def figure(part: Part) -> dict[str, str]:
     drawn = part.study.figure(part.plan, part.results)
     return {
         "title": part.plan.spec.title,
-        "text": part.study.told(part.plan, part.results),
+        "text": part.study.alt_text(part.plan, part.results),
         "svg": as_svg(drawn),
     }
 

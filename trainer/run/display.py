@@ -25,7 +25,7 @@ class TrainingDisplay:
         self.bars = Progress(
             TextColumn("{task.description:>12}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[line]}"),
             console=self.console,
         )
         self.tasks: dict[str, TaskID] = {}
@@ -76,17 +76,17 @@ class TrainingDisplay:
 
     def _bar(self, stage: str, epochs: int | None = None) -> TaskID:
         if stage not in self.tasks:
-            self.tasks[stage] = self.bars.add_task(stage, total=epochs, told="", epochs_done=0)
+            self.tasks[stage] = self.bars.add_task(stage, total=epochs, line="", epochs_done=0)
         return self.tasks[stage]
 
     def _epoch(self, epoch: EpochFinished) -> None:
-        told = epoch_line(epoch)
+        line = epoch_line(epoch)
         if self.live:
             bar = self._bar(epoch.stage, epoch.epochs)
-            self.bars.update(bar, total=epoch.epochs, completed=epoch.epoch, epochs_done=epoch.epoch, told=told)
+            self.bars.update(bar, total=epoch.epochs, completed=epoch.epoch, epochs_done=epoch.epoch, line=line)
         elif time.monotonic() - self.last_line >= LINE_EVERY_SECONDS or epoch.epoch == epoch.epochs:
             self.last_line = time.monotonic()
-            self.console.print(f"{epoch.stage} {told}")
+            self.console.print(f"{epoch.stage} {line}")
 
     def _finished(self, run: RunFinished) -> None:
         self.bars.stop()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from ...cache import CachedDataset, DatasetCard, Features, Place, open_dataset, split_names
 from ...cache.errors import IdentityMismatch, NotFound, UserError
 from ...cache.store.identity import field_differences
-from ..data.dataset import TrainingData, encoder_of, grouping, load_data, only_dataset, told_split_as
+from ..data.dataset import TrainingData, encoder_of, grouping, load_data, only_dataset, split_note_start
 from ..data.feed import Feed, open_feed
 from ..data.missing import TRAINED, described, mask_of, restored_missing, without
 from ..data.order import Rows
@@ -155,7 +155,7 @@ def data_of(run: Run, features: Place | None) -> TrainingData:
     dataset = open_dataset(root, folder, environment["dataset_version"])
     if split is not None and split not in (known := split_names(dataset)):
         having = f"There are: {', '.join(known)}." if known else "There is none."
-        drawn = next((n for n in environment.get("notes", ()) if n.startswith(told_split_as(split))), "")
+        drawn = next((n for n in environment.get("notes", ()) if n.startswith(split_note_start(split))), "")
         raise NotFound(
             f"Run {run.id} was trained on the split {split!r} of {folder}, which {dataset.storage.url} no longer has. "
             f"{having} {drawn or f'Draw it again: pgm cache split {folder} --name {split}'}"

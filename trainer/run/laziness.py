@@ -57,7 +57,7 @@ class Laziness:
 
 
 class Measure:
-    """The sequel of a run that a study of laziness wants (studies/engine/plan.py); a run on one modality needs none."""
+    """What a study of laziness measures of a run (studies/engine/plan.py): nothing of one on a single modality."""
 
     def there(self, run: Run) -> bool:
         return len(run.config["widths"]) < 2 or known(run) is not None

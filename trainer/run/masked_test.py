@@ -55,7 +55,7 @@ class SplitMask:
 
 @dataclass(frozen=True)
 class MaskedTests:
-    """The sequel of a table's runs: every mask a run is tested under."""
+    """What a table of missing modalities measures of a run: its test under every mask."""
 
     masks: tuple[SplitMask, ...]
 

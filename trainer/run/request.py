@@ -126,7 +126,7 @@ class Resolved:
         if missing is None or self.taken is None:
             return self.data.notes
         mask = mask_of(self.data, missing)
-        return (told_missing(mask.achieved["train"], missing), *filter(None, [mask.note]), *self.data.notes)
+        return (missing_note(mask.achieved["train"], missing), *filter(None, [mask.note]), *self.data.notes)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def digest_of(labels: NDArray[Any]) -> str:
     return hashlib.blake2b(repr(labels.tolist()).encode(), digest_size=16).hexdigest()
 
 
-def told_missing(share: float, missing: Missing) -> str:
+def missing_note(share: float, missing: Missing) -> str:
     """The note on a run that was trained on samples with missing modalities."""
     how = "skipped" if missing.fill == "skip" else "as zeros"
     return f"{MISSING_NOTE}{share:.1%} of the (sample, modality) pairs missing, {how} (mask seed {missing.seed})."

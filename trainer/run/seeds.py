@@ -12,7 +12,7 @@ from .request import Request, resolve
 from .runs import Run
 from .training import Execution, carry_out
 
-Spread = dict[str, dict[str, Any]]
+Statistics = dict[str, dict[str, Any]]
 
 
 def train_seeds(request: Request, count: int, how: Execution) -> list[Run]:
@@ -21,13 +21,13 @@ def train_seeds(request: Request, count: int, how: Execution) -> list[Run]:
     return [carry_out(resolve(dataclasses.replace(request, seed=seed)), how) for seed in seeds]
 
 
-def spread(metrics: Sequence[Mapping[str, float]]) -> Spread:
+def statistics(metrics: Sequence[Mapping[str, float]]) -> Statistics:
     """Per metric its mean, its standard deviation (n - 1; 0 for one value) and its values."""
     names = list(metrics[0])
-    return {name: spread_of([float(m[name]) for m in metrics]) for name in names}
+    return {name: mean_and_deviation([float(m[name]) for m in metrics]) for name in names}
 
 
-def spread_of(values: list[float]) -> dict[str, Any]:
+def mean_and_deviation(values: list[float]) -> dict[str, Any]:
     """mean, std and values."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return {"mean": float(np.mean(values)), "std": deviation, "values": values}
@@ -45,8 +45,8 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
         "method": first["method"],
         "seed": [result["seed"] for result in results],
         "parameters": first["parameters"],
-        "val": spread([result["val"] for result in results]),
-        "test": spread([result["test"] for result in results]),
+        "val": statistics([result["val"] for result in results]),
+        "test": statistics([result["test"] for result in results]),
         "floors": first["floors"],
         "samples": first["samples"],
         "seconds": round(sum(result["seconds"] for result in results), 3),

@@ -268,5 +268,5 @@ def started_event(run: Run, resolved: Resolved, training: Training, feeds: Mappi
 def announce(run: Run, listener: Listener, reused: bool) -> None:
     """Tell the listener what came out."""
     result = run.result
-    told = {name: result[name] for name in ("run", "dataset", "method", "val", "test", "floors", "seconds")}
-    listener(RunFinished(**told, reused=reused))
+    fields = {name: result[name] for name in ("run", "dataset", "method", "val", "test", "floors", "seconds")}
+    listener(RunFinished(**fields, reused=reused))

@@ -48,14 +48,14 @@ def loaded(entry: EntryPoint) -> Study:
     """Another package's study. Raises UserError for an entry point that cannot be imported or is something else."""
     from .engine.study import Study
 
-    told = f"The entry point {entry.name!r} of {GROUP} ({entry.value})"
+    entry_point = f"The entry point {entry.name!r} of {GROUP} ({entry.value})"
     try:
         found = entry.load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{told} cannot be imported: {error}. Mend its package, or uninstall it.") from error
-    made = found() if isinstance(found, type) else found
+        made = found() if isinstance(found, type) else found
+    except (ImportError, AttributeError, TypeError) as error:
+        raise UserError(f"{entry_point} cannot be loaded: {error}. Mend its package, or uninstall it.") from error
     if not isinstance(made, Study):
-        raise UserError(f"{told} is a {type(made).__name__}, and not a Study.")
+        raise UserError(f"{entry_point} is a {type(made).__name__}, and not a Study.")
     return made
 
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from ..run.laziness import Measure, check, gradient_means, gradient_norms, known, shapley_shares
 from ..run.request import Request, resolve
 from ..run.runs import Run
-from ..run.seeds import spread_of
-from .engine.options import StudyOptions, known_of, methods_named
+from ..run.seeds import mean_and_deviation
+from .engine.options import StudyOptions, methods_named, modalities_and_task
 from .engine.plan import Cell, TablePlan, reason_against
-from .engine.render import TESTED, Sheet, as_csv, sheet_of, spread_cell
+from .engine.render import TESTED, Sheet, as_csv, mean_cell, sheet_of
 from .engine.results import TableResult, results_of
 from .engine.runner import Failure
 from .engine.study import Row, Study, TableSpec
@@ -85,7 +85,7 @@ class Balance(Study):
 
         Raises UserError for a task, modalities or names that cannot be balanced.
         """
-        modalities, task = known_of(request)
+        modalities, task = modalities_and_task(request)
         check(modalities, task)
         shared = resolve(dataclasses.replace(request, method=REFERENCE))
         check(modalities, task, len(shared.data.splits["test"]))
@@ -98,7 +98,7 @@ class Balance(Study):
         twins = [f"single:{m}" for m in modalities]
         rows = [name for name in dict.fromkeys([*names, REFERENCE]) if name not in twins]
         left_out = tuple(f"{name} is left out: {reason}" for name, reason in reasons.items() if reason is not None)
-        listed = tuple(Row(name, name, sequel=Measure()) for name in [*rows, *twins])
+        listed = tuple(Row(name, name, measurement=Measure()) for name in [*rows, *twins])
         return TableSpec(TITLE, listed, REFERENCE, notes=left_out)
 
     def results(self, plan: TablePlan, failures: Sequence[Failure] = ()) -> BalanceResult:
@@ -120,7 +120,7 @@ class Balance(Study):
                 f"No gradient norms of {', '.join(old)}: their runs were trained before norms were recorded; "
                 "pgm train --force trains them anew.",
             ]
-        twins = {m: spread_of(list(values.values())) for m, values in alone.items() if values}
+        twins = {m: mean_and_deviation(list(values.values())) for m, values in alone.items() if values}
         return BalanceResult(dataclasses.replace(table, notes=(*table.notes, *notes)), modalities, twins, rows)
 
     def sheets(self, results: BalanceResult) -> list[Sheet]:
@@ -132,9 +132,9 @@ class Balance(Study):
         """The table's own lines, then one a method and measure: inside:NAME, underuse:NAME, gap, shapley:NAME, ..."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        told = {row.label: row for row in results.table.rows}
+        by_label = {row.label: row for row in results.table.rows}
         for row in results.rows:
-            own = told[row.label]
+            own = by_label[row.label]
             seeds, runs = " ".join(map(str, row.seeds)), " ".join(own.runs)
             for name, score in measures(row):
                 values = " ".join(f"{value:.6f}" for value in score["values"])
@@ -142,7 +142,7 @@ class Balance(Study):
                 writer.writerow([results.table.dataset, row.label, own.method, name, *numbers, *[""] * len(TESTED)])
         return (as_csv(results.table) + "\n" + text.getvalue()).rstrip("\n")
 
-    def told(self, plan: TablePlan, results: BalanceResult) -> str:
+    def alt_text(self, plan: TablePlan, results: BalanceResult) -> str:
         """In words."""
         return "Each modality inside every joint model beside its twin, and gradient norms over training."
 
@@ -196,7 +196,7 @@ def row_laziness(
         label=label,
         seeds=seeds,
         inside=by_modality([{m: inside[m][i] for m in modalities} for i in range(len(seeds))]),
-        underuse={m: spread_of(values) for m, values in underuse.items() if values},
+        underuse={m: mean_and_deviation(values) for m, values in underuse.items() if values},
         gap=over_seeds([found.gap for _, found in measured]),
         shapley=by_modality(shares),
         gradients=by_modality(gradients),
@@ -207,7 +207,7 @@ def row_laziness(
 def over_seeds(values: Sequence[float | None]) -> Score | None:
     """Mean, deviation and values; None where any is missing, as a mean over other seeds could not be compared."""
     there = [value for value in values if value is not None]
-    return spread_of(there) if there and len(there) == len(values) else None
+    return mean_and_deviation(there) if there and len(there) == len(values) else None
 
 
 def by_modality(values: Sequence[Mapping[str, float] | None]) -> dict[str, Score]:
@@ -215,7 +215,7 @@ def by_modality(values: Sequence[Mapping[str, float] | None]) -> dict[str, Score
     there = [value for value in values if value is not None]
     if not there or len(there) < len(values):
         return {}
-    return {m: spread_of([value[m] for value in there]) for m in there[0]}
+    return {m: mean_and_deviation([value[m] for value in there]) for m in there[0]}
 
 
 def alone_sheet(result: BalanceResult) -> Sheet:
@@ -263,7 +263,7 @@ def shares(row: RowLaziness, modalities: Sequence[str]) -> list[str]:
 
 def cell(score: Score | None, digits: int = 2) -> str:
     """Times 100; blank for None."""
-    return "" if score is None else spread_cell(score, digits)
+    return "" if score is None else mean_cell(score, digits)
 
 
 def plain(score: Score | None, digits: int) -> str:

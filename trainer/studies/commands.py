@@ -61,31 +61,31 @@ Writes figures/digits-gates.png and .svg, from the runs of the tables; what has 
 def table_command(
     which: Annotated[str, typer.Argument(help="A study's name or the paper's number of the table; see below.")],
     chosen: RunOptions,
-    crew: WorkerOptions,
+    workers: WorkerOptions,
     options: StudyOptions,
     shown: PrintOptions,
 ) -> None:
     """Regenerate a table of the paper on a cached dataset, training only what has not been trained."""
-    make_table(study_named(which, "table"), chosen, crew, options, shown)
+    make_table(study_named(which, "table"), chosen, workers, options, shown)
 
 
 @expanded
 def ablate_command(
     vary: Annotated[list[str], typer.Option(help="NAME=VALUE,VALUE,...; 'A=1,2 x B=3,4' is a grid. Repeatable.")],
     chosen: RunOptions,
-    crew: WorkerOptions,
+    workers: WorkerOptions,
     shown: PrintOptions,
     method: Annotated[str, typer.Option(help="The method whose switches are varied.")] = "pgm",
 ) -> None:
     """Vary any switch of a method or of the protocol, as a list or a grid, and compare with the defaults."""
-    make_table(study_named("ablation", "table"), chosen, crew, StudyOptions(vary=vary, method=method), shown)
+    make_table(study_named("ablation", "table"), chosen, workers, StudyOptions(vary=vary, method=method), shown)
 
 
 @expanded
 def figure_command(
     which: Annotated[str, typer.Argument(help="A study's name: gates (Fig. 4), losses (Fig. 5), modules, ...")],
     chosen: RunOptions,
-    crew: WorkerOptions,
+    workers: WorkerOptions,
     options: StudyOptions,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("figures"),
     as_json: JsonOption = False,
@@ -94,13 +94,13 @@ def figure_command(
     study = study_named(which, "figure")
     from .engine.draw import save
 
-    found = made(study, chosen, crew, options)
+    found = made(study, chosen, workers, options)
     if found.failures:
         first = found.failures[0]
         raise RunFailed(
             f"{len(found.failures)} runs failed, the first {first.label}, seed {first.seed}: {first.reason}"
         )
-    dataset = chosen.request(crew.device).dataset
+    dataset = chosen.request(workers.device).dataset
     written = save(found.figure(), out / f"{dataset}-{study.name}")
     if as_json:
         print(json.dumps({"figure": study.name, "dataset": dataset, "files": [str(path) for path in written]}))
@@ -109,7 +109,7 @@ def figure_command(
 
 
 def make_table(
-    study: Study, chosen: RunOptions, crew: WorkerOptions, options: StudyOptions, shown: PrintOptions
+    study: Study, chosen: RunOptions, workers: WorkerOptions, options: StudyOptions, shown: PrintOptions
 ) -> None:
     """Plan, train what is missing, print. Raises RunFailed, after printing the table, where a run failed."""
     from .engine.study import check_format
@@ -118,10 +118,10 @@ def make_table(
     if shown.plan:
         from .engine.plan import plan_table
 
-        base = chosen.request(crew.device)
+        base = chosen.request(workers.device)
         show_plan(plan_table(spec_of(study, base, options), base, chosen.seeds), shown.form == "json")
         return
-    found = made(study, chosen, crew, options)
+    found = made(study, chosen, workers, options)
     print(found.text(shown.form))
     if found.failures:
         raise RunFailed(
@@ -138,18 +138,18 @@ def spec_of(study: Study, base: Request, options: StudyOptions) -> TableSpec:
     return spec
 
 
-def made(study: Study, chosen: RunOptions, crew: WorkerOptions, options: StudyOptions) -> Table:
+def made(study: Study, chosen: RunOptions, workers: WorkerOptions, options: StudyOptions) -> Table:
     """The study with its runs, trained where they are missing."""
     from .engine.display import TableDisplay
     from .engine.make import make
 
-    base = chosen.request(crew.device)
+    base = chosen.request(workers.device)
     with TableDisplay() as display:
 
         def announced(plan: TablePlan, missing: Sequence[Cell]) -> None:
             display.announce(plan.spec.title, len({cell.run.path for cell in plan.cells}), missing)
 
-        return make(study, spec_of(study, base, options), base, chosen.seeds, crew.crew, announced, display)
+        return make(study, spec_of(study, base, options), base, chosen.seeds, workers.pool, announced, display)
 
 
 def show_plan(planned: Any, as_json: bool) -> None:
@@ -158,9 +158,9 @@ def show_plan(planned: Any, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from .engine.plan import estimate, rows_told
+    from .engine.plan import estimate, planned_rows
 
-    rows = rows_told(planned, estimate(planned))
+    rows = planned_rows(planned, estimate(planned))
     total = sum((row["seconds_a_run"] or 0) * row["to_train"] for row in rows)
     if as_json:
         print(json.dumps({"table": planned.spec.title, "rows": rows, "seconds_in_all": round(total, 1)}, indent=1))

@@ -56,7 +56,7 @@ class ConfusionStudy(OfOneMethod):
         counts = counted([cell for cell in plan.cells if cell.run.finished])
         return Confusion(data.card.name, counts, data.task.classes)
 
-    def told(self, plan: TablePlan, results: Confusion) -> str:
+    def alt_text(self, plan: TablePlan, results: Confusion) -> str:
         """In words."""
         return f"Confusion of {plan.spec.reference} on the test split, all seeds together."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..run.request import Request
-from .engine.options import StudyOptions, known_of, methods_named
+from .engine.options import StudyOptions, methods_named, modalities_and_task
 from .engine.study import Row, Study, TableSpec
 
 TITLE = "Table 2: modal learning baselines and PgM"
@@ -32,7 +32,7 @@ class Fusion(Study):
 
     def spec(self, request: Request, options: StudyOptions) -> TableSpec:
         """A single modality cannot retrieve across two, so there are no such rows for retrieval."""
-        modalities, task = known_of(request)
+        modalities, task = modalities_and_task(request)
         if options.methods is not None:
             return self.chosen(methods_named(options.methods, modalities))
         alone = [Row(f"Single-Modal ({m.capitalize()})", f"single:{m}") for m in modalities if not task.cross_modal]

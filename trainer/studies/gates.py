@@ -48,7 +48,7 @@ class Gates(OfPgM):
                     found.setdefault(modality, {}).setdefault(name, []).append(getattr(shares, name))
         return GateShares(plan.cells[0].resolved.data.card.name, found)
 
-    def told(self, plan: TablePlan, results: GateShares) -> str:
+    def alt_text(self, plan: TablePlan, results: GateShares) -> str:
         """The means, and how to read them."""
         means = "; ".join(
             f"{name}: " + ", ".join(f"{share} {np.mean(several):.0f} %" for share, several in shares.items())

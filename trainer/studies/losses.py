@@ -48,7 +48,7 @@ class Losses(OfPgM):
         named = {LOSSES[name]: arrays[name] for name in LOSSES if name in arrays}
         return LossCurves(plan.cells[0].resolved.data.card.name, named)
 
-    def told(self, plan: TablePlan, results: LossCurves) -> str:
+    def alt_text(self, plan: TablePlan, results: LossCurves) -> str:
         """In words."""
         return "Training losses of the second stage over its epochs, mean and range over seeds."
 

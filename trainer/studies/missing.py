@@ -23,12 +23,12 @@ from ..data.missing import TRAINED, Missing, described, mask_of
 from ..methods import modalities_of
 from ..run.masked_test import MaskedTests, SplitMask, split_mask
 from ..run.request import MISSING_NOTE, Request, resolve
-from ..run.seeds import Spread, spread, spread_of
+from ..run.seeds import Statistics, mean_and_deviation, statistics
 from ..tasks import Task
-from .engine.options import StudyOptions, known_of, methods_named
+from .engine.options import StudyOptions, methods_named, modalities_and_task
 from .engine.plan import Cell, TablePlan, reason_against
 from .engine.rates import rates_of
-from .engine.render import SAME, TESTED, Sheet, budgets_told, percent, seeds_told, tested_cells
+from .engine.render import SAME, TESTED, Sheet, budget_notes, percent, seed_notes, tested_cells
 from .engine.runner import Failure
 from .engine.significance import LEVEL, Pair, Reach, SeedTest, seed_tests
 from .engine.study import Row, Study, TableSpec
@@ -77,7 +77,7 @@ class MissingCell:
     """A method at a rate. test: metric -> mean, std, values. change: of the primary metric from rate 0, by seed."""
 
     rate: float
-    test: Spread
+    test: Statistics
     seeds: tuple[int, ...]
     runs: tuple[str, ...]
     change: Mapping[str, Any] | None
@@ -134,10 +134,10 @@ class MissingResult:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; `reach`: what so many seeds can show at all."""
         value = {**asdict(self), "reach": self.reach and asdict(self.reach)}
-        for line, told in zip(self.lines, value["lines"], strict=True):
-            for cell, cell_told in zip(line.cells, told["cells"], strict=True):
+        for line, written in zip(self.lines, value["lines"], strict=True):
+            for cell, number in zip(line.cells, written["cells"], strict=True):
                 if cell.comparison is not None:
-                    cell_told["comparison"]["significant"] = cell.comparison.significant
+                    number["comparison"]["significant"] = cell.comparison.significant
         return value
 
 
@@ -149,7 +149,7 @@ class MissingModalities(Study):
 
     def spec(self, request: Request, options: StudyOptions) -> MissingSpec:
         """Columns and runs; its masks are drawn, or read, here. Raises UserError for what cannot be asked."""
-        modalities, task = known_of(request)
+        modalities, task = modalities_and_task(request)
         check_dataset(request, modalities, task)
         methods = methods_of(DEFAULT_METHODS if options.methods is None else options.methods, modalities)
         rates = rates_of(DEFAULT_RATES if options.rates is None else options.rates)
@@ -174,11 +174,11 @@ class MissingModalities(Study):
             for train in dict.fromkeys(column.train for column in columns):
                 tests = {column.test.missing: column.test for column in columns if column.train == train}
                 label = method if train is None else f"{method}, trained at {train.rate:.3g}"
-                rows[method, train] = Row(label, method, missing=train, sequel=MaskedTests(tuple(tests.values())))
+                rows[method, train] = Row(label, method, missing=train, measurement=MaskedTests(tuple(tests.values())))
         moved = "train" if options.test_rate is not None else "test" if options.train_rate is not None else "both"
         listed = tuple(rows.values())
         return MissingSpec(
-            title=f"Missing modalities, {told_moved(moved, options)}",
+            title=f"Missing modalities, {moved_text(moved, options)}",
             rows=listed,
             reference=listed[0].label,
             methods=methods,
@@ -288,7 +288,7 @@ class MissingModalities(Study):
                 )
         return text.getvalue().rstrip("\n")
 
-    def told(self, plan: TablePlan, results: MissingResult) -> str:
+    def alt_text(self, plan: TablePlan, results: MissingResult) -> str:
         """In words."""
         return f"Test {results.primary} over the share of missing modalities, a line a method."
 
@@ -367,7 +367,7 @@ def reached(data: TrainingData, rate: float, like: Missing) -> tuple[Missing, Ma
     return dataclasses.replace(like, rate=mask.rate), mask.achieved
 
 
-def told_moved(moved: str, options: StudyOptions) -> str:
+def moved_text(moved: str, options: StudyOptions) -> str:
     """Where the rate of the columns holds."""
     if moved == "both":
         return "the same rate in training and test"
@@ -441,10 +441,12 @@ def cell_of(
     label = spec.rows_by[method, column.train].label
     return MissingCell(
         rate=column.rate,
-        test=spread([metrics for _, metrics in scores.values()]) if scores else {},
+        test=statistics([metrics for _, metrics in scores.values()]) if scores else {},
         seeds=tuple(scores),
         runs=tuple(cell.run.id for cell, _ in scores.values()),
-        change=spread_of([scores[s][1][metric] - whole[s][1][metric] for s in both]) if both and column.rate else None,
+        change=mean_and_deviation([scores[s][1][metric] - whole[s][1][metric] for s in both])
+        if both and column.rate
+        else None,
         comparison=comparison,
         failures=tuple(f"seed {f.seed}: {f.reason}" for f in failures if f.label == label),
     )
@@ -479,18 +481,18 @@ def captions(result: MissingResult) -> list[str]:
     """What stands under the table."""
     samples = ", ".join(f"{count:,} {split}" for split, count in result.samples.items())
     how = "skipped" if result.fill == "skip" else "replaced by zeros"
-    told = [
+    notes = [
         f"{result.dataset}, test split ({samples}); {result.primary} times 100, mean ± standard deviation over seeds.",
         "Columns: the share of the (sample, modality) pairs that is taken away, in brackets as achieved; "
         f"missing ones are {how} (mask seed {result.mask_seed}, the same mask for every method and seed).",
         f"Differences to {result.reference}: paired t-test over seeds, Holm-corrected over the table; {SAME} not "
         f"significant (p ≥ {LEVEL:g}, or no p: one seed, or the same difference at every seed).",
-        *seeds_told(result.reach, result.comparisons),
-        *budgets_told({line.method: line.budget for line in result.lines}),
+        *seed_notes(result.reach, result.comparisons),
+        *budget_notes({line.method: line.budget for line in result.lines}),
     ]
-    told += [f"note: {note}" for note in result.notes]
+    notes += [f"note: {note}" for note in result.notes]
     failed = {line.method: failure for line in result.lines for cell in line.cells for failure in cell.failures}
-    return told + [f"failed: {method}, {reason}" for method, reason in failed.items()]
+    return notes + [f"failed: {method}, {reason}" for method, reason in failed.items()]
 
 
 STUDY = MissingModalities()

@@ -62,9 +62,9 @@ class Parameters(Study):
     def sheets(self, results: Counts) -> list[Sheet]:
         """What the paper counts, what it does not, all."""
         table = results.table
-        told = f"difference to Table 5's total: {table.difference:+.2f} %; under the line: not counted by the paper"
+        note = f"difference to Table 5's total: {table.difference:+.2f} %; under the line: not counted by the paper"
         blocks = [[cells(line) for line in lines] for lines in (table.counted, table.uncounted)]
-        return [Sheet(TITLE, NAMES, [*blocks, [["trained in all", "", f"{table.trained:,}", ""]]], [told])]
+        return [Sheet(TITLE, NAMES, [*blocks, [["trained in all", "", f"{table.trained:,}", ""]]], [note])]
 
     def csv(self, results: Counts) -> str:
         """One line a module."""

@@ -57,7 +57,7 @@ class Tokens(Study):
         assert plan.spec.counts is not None
         return plan.spec.counts
 
-    def told(self, plan: TablePlan, results: TokenCounts) -> str:
+    def alt_text(self, plan: TablePlan, results: TokenCounts) -> str:
         """In words."""
         return "Tokens a sample, by modality."
 
@@ -78,8 +78,8 @@ class Tokens(Study):
             bins = np.arange(0.5, longest + 1.5) if longest <= 64 else np.linspace(0.5, longest + 0.5, 49)
             axes.hist(present, bins=bins, color=COLOURS[place], edgecolor=INK, linewidth=0.4)
             missing = int((lengths == 0).sum())
-            told = f"{name}: {len(present):,} samples, mean {present.mean() if len(present) else 0:.1f} tokens"
-            axes.set_title(told + (f", {missing:,} missing" if missing else ""), loc="left", fontsize=9)
+            title = f"{name}: {len(present):,} samples, mean {present.mean() if len(present) else 0:.1f} tokens"
+            axes.set_title(title + (f", {missing:,} missing" if missing else ""), loc="left", fontsize=9)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_ylabel("samples")
         panels[-1].set_xlabel("tokens a sample")

@@ -232,7 +232,12 @@ def test_what_is_no_method_is_told_so_in_plain_words(
 
 
 @pytest.mark.parametrize(
-    ("value", "message"), [("math:pi", "is a float, and not a Study"), ("no_such:S", "cannot be imported")]
+    ("value", "message"),
+    [
+        ("math:pi", "is a float, and not a Study"),
+        ("no_such:S", "cannot be loaded"),
+        ("pgm.trainer:Study", "cannot be loaded.*abstract method"),
+    ],
 )
 def test_an_entry_point_that_is_no_study_is_named(
     value: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

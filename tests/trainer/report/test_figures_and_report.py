@@ -21,7 +21,7 @@ from pgm.trainer.studies import modules
 from pgm.trainer.studies.confusion import counted
 from pgm.trainer.studies.engine.options import StudyOptions
 from pgm.trainer.studies.engine.plan import TablePlan, plan_table
-from pgm.trainer.studies.engine.runner import Crew, run_cells
+from pgm.trainer.studies.engine.runner import WorkerPool, run_cells
 from pgm.trainer.studies.gates import STUDY as GATES
 from pgm.trainer.studies.losses import STUDY as LOSSES
 from PIL import Image
@@ -40,7 +40,7 @@ def table(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> TablePlan:
     """Table 3 of the toy dataset, two seeds."""
     request = Request(toy, tmp_path_factory.mktemp("runs"), dataset="toy", settings=TINY)
     plan = plan_table(modules.STUDY.spec(request, StudyOptions()), request, 2)
-    assert run_cells(plan.missing, Crew(workers=1), lambda *_: None) == []
+    assert run_cells(plan.missing, WorkerPool(workers=1), lambda *_: None) == []
     return plan
 
 

@@ -36,7 +36,7 @@ from pgm.trainer.run.training import Execution, carry_out
 from pgm.trainer.studies.balance import METHODS, STUDY
 from pgm.trainer.studies.engine.options import StudyOptions
 from pgm.trainer.studies.engine.plan import TablePlan, plan_table
-from pgm.trainer.studies.engine.runner import Crew, run_cells
+from pgm.trainer.studies.engine.runner import WorkerPool, run_cells
 from pgm.trainer.studies.engine.study import FORMATS
 from pgm.trainer.tasks import Classification
 from safetensors.torch import load_file, save_file
@@ -47,7 +47,7 @@ from .test_tables import finished_runs, started, wait_for
 QUICK = {**TINY, "epochs": 1, "pretrain_epochs": 1}
 SWITCHES = [f"--set={name}={value}" for name, value in QUICK.items()]
 BOTH = ("text", "vision")
-ALONE = Crew(workers=1)
+ALONE = WorkerPool(workers=1)
 
 
 def planned(features: Path, runs: Path, methods: str | None, seeds: int = 2) -> TablePlan:
@@ -57,9 +57,9 @@ def planned(features: Path, runs: Path, methods: str | None, seeds: int = 2) -> 
 
 def done(plan: TablePlan) -> list[str]:
     """Train and measure what is missing; the cells that were taken up."""
-    told: list[str] = []
-    assert run_cells(plan.missing, ALONE, lambda outcome, *_: told.append(outcome.cell.run.id)) == []
-    return told
+    runs: list[str] = []
+    assert run_cells(plan.missing, ALONE, lambda outcome, *_: runs.append(outcome.cell.run.id)) == []
+    return runs
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_a_killed_table_continues(toy: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_workers_measure_what_one_does(toy: Path, table: TablePlan, tmp_path: Path) -> None:
     plan = planned(toy, tmp_path, "concat,mla,pgm")
-    assert run_cells(plan.missing, Crew(workers=2), lambda *_: None) == []
+    assert run_cells(plan.missing, WorkerPool(workers=2), lambda *_: None) == []
     for one, two in zip(table.cells, plan.cells, strict=True):
         assert known(one.run) == known(two.run)
 
@@ -272,10 +272,10 @@ def test_every_format_holds_every_row_and_measure(table: TablePlan, format: str)
     for row in table.spec.rows:
         assert row.label.replace("_", r"\_" if format == "latex" else "_") in text
     if format == "json":
-        told = json.loads(text)
-        assert [row["label"] for row in told["laziness"]] == ["concat", "mla", "pgm", "ensemble"]
-        assert told["modalities"] == ["text", "vision"]
-        assert told["rows"][0]["comparison"]["metric"] == "accuracy"
+        printed = json.loads(text)
+        assert [row["label"] for row in printed["laziness"]] == ["concat", "mla", "pgm", "ensemble"]
+        assert printed["modalities"] == ["text", "vision"]
+        assert printed["rows"][0]["comparison"]["metric"] == "accuracy"
     elif format == "csv":
         rows = list(csv.DictReader(text.splitlines()))
         named = {row["metric"] for row in rows if row["row"] == "concat"}
@@ -300,25 +300,25 @@ def invoked(toy: Path, runs: Path, *words: str) -> Any:
 def test_a_warm_table_trains_and_measures_nothing(toy: Path, table: TablePlan) -> None:
     runs = table.cells[0].request.runs
     before = stamps(runs)
-    told = invoked(toy, runs, "table", "balance", "--methods=concat,mla,pgm", "--seeds=2", "--json")
-    assert told.exit_code == 0, told.output
-    assert "12 of 12 runs are there\n" in told.stderr
-    assert [len(row["seeds"]) for row in json.loads(told.stdout)["laziness"]] == [2] * 4
+    printed = invoked(toy, runs, "table", "balance", "--methods=concat,mla,pgm", "--seeds=2", "--json")
+    assert printed.exit_code == 0, printed.output
+    assert "12 of 12 runs are there\n" in printed.stderr
+    assert [len(row["seeds"]) for row in json.loads(printed.stdout)["laziness"]] == [2] * 4
     assert stamps(runs) == before
 
 
 def test_the_plan_tells_training_from_measuring(toy: Path, tmp_path: Path) -> None:
     plan = planned(toy, tmp_path, "concat", seeds=1)
     carry_out(plan.cells[0].resolved, Execution())
-    told = invoked(toy, tmp_path, "table", "balance", "--methods=concat", "--seeds=1", "--plan", "--json")
-    rows = {row["row"]: (row["to_train"], row["to_evaluate"]) for row in json.loads(told.stdout)["rows"]}
+    printed = invoked(toy, tmp_path, "table", "balance", "--methods=concat", "--seeds=1", "--plan", "--json")
+    rows = {row["row"]: (row["to_train"], row["to_evaluate"]) for row in json.loads(printed.stdout)["rows"]}
     assert rows == {"concat": (0, 1), "ensemble": (1, 0), "single:text": (1, 0), "single:vision": (1, 0)}
 
 
 def test_a_figure_is_a_png_and_an_svg_with_words(toy: Path, table: TablePlan, tmp_path: Path) -> None:
     words = ["figure", "balance", "--methods=concat,mla,pgm", "--seeds=2", f"--out={tmp_path}"]
-    told = invoked(toy, table.cells[0].request.runs, *words)
-    assert told.exit_code == 0, told.output
+    printed = invoked(toy, table.cells[0].request.runs, *words)
+    assert printed.exit_code == 0, printed.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["toy-balance.png", "toy-balance.svg"]
     words = "".join(ET.fromstring((tmp_path / "toy-balance.svg").read_text()).itertext())
     for name in ("concat", "ensemble", "text, inside", "vision, twin alone", "epoch on labels"):
@@ -338,25 +338,25 @@ def test_a_figure_is_a_png_and_an_svg_with_words(toy: Path, table: TablePlan, tm
     ],
 )
 def test_a_mistake_is_said_before_anything_is_trained(toy: Path, tmp_path: Path, words: list[str], said: str) -> None:
-    told = invoked(toy, tmp_path / "runs", *words)
-    assert isinstance(told.exception, UserError)
-    assert said in str(told.exception)
+    printed = invoked(toy, tmp_path / "runs", *words)
+    assert isinstance(printed.exception, UserError)
+    assert said in str(printed.exception)
     assert not (tmp_path / "runs").exists()
 
 
 def test_retrieval_is_refused(make_toy: Callable[..., Path], tmp_path: Path) -> None:
     root = make_toy(tmp_path / "features", task="retrieval")
-    told = invoked(root, tmp_path / "runs", "table", "balance")
-    assert isinstance(told.exception, UserError)
-    assert "query and gallery" in str(told.exception)
+    printed = invoked(root, tmp_path / "runs", "table", "balance")
+    assert isinstance(printed.exception, UserError)
+    assert "query and gallery" in str(printed.exception)
 
 
 def test_too_many_modalities_and_no_test_split_are_refused(make_toy: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at most 4 with --modality"):
         check([f"m{i}" for i in range(5)], Classification)
     root = make_toy(tmp_path / "features", counts={"train": 40, "val": 20})
-    told = invoked(root, tmp_path / "runs", "table", "balance")
-    assert "no test samples" in str(told.exception)
+    printed = invoked(root, tmp_path / "runs", "table", "balance")
+    assert "no test samples" in str(printed.exception)
 
 
 def test_scores_are_predicted_by_the_methods_that_can(make_toy: Callable[..., Path], tmp_path: Path) -> None:
@@ -367,8 +367,8 @@ def test_scores_are_predicted_by_the_methods_that_can(make_toy: Callable[..., Pa
     rows = [row.label for row in spec.rows]
     assert {name.split()[0] for name in left_out} == {"ogm_ge", "pmr", "qmf", "reconboost", "mla"}
     assert {*METHODS, "single:text", "single:vision"} - set(rows) == {name.split()[0] for name in left_out}
-    told = invoked(root, tmp_path / "runs", "table", "balance", "--seeds=1", "--methods=concat", "--workers=1")
-    assert told.exit_code == 0, told.output
+    printed = invoked(root, tmp_path / "runs", "table", "balance", "--seeds=1", "--methods=concat", "--workers=1")
+    assert printed.exit_code == 0, printed.output
     refused = invoked(root, tmp_path / "runs", "table", "balance", "--methods=mla")
     assert "this task predicts a score" in str(refused.exception)
     # The notes come before anything else, so that the plan has them too; refused workers stop it right after.

@@ -28,7 +28,7 @@ from pgm.trainer.run.request import Request, resolve
 from pgm.trainer.studies.engine.options import StudyOptions
 from pgm.trainer.studies.engine.plan import TablePlan, plan_table
 from pgm.trainer.studies.engine.rates import rates_of
-from pgm.trainer.studies.engine.runner import Crew, Outcome, run_cells
+from pgm.trainer.studies.engine.runner import Outcome, WorkerPool, run_cells
 from pgm.trainer.studies.engine.significance import paired_t
 from pgm.trainer.studies.missing import MARKERS, STUDY, MissingResult, compared
 from typer.testing import CliRunner, Result
@@ -38,7 +38,7 @@ from .test_tables import started, wait_for
 
 QUICK = {**TINY, "epochs": 1, "pretrain_epochs": 1}
 COUNTS = {"train": 48, "val": 24, "test": 24}
-ALONE = Crew(workers=1)
+ALONE = WorkerPool(workers=1)
 KNOWN = (("text", "vision"), "classification")
 
 
@@ -122,8 +122,8 @@ def test_skip_and_zero_are_different_runs(whole: Path, tmp_path: Path, quick: Ca
     assert skip.id != zero.id
     assert skip.weights.read_bytes() != zero.weights.read_bytes()
     share = mask_of(resolve(Request(whole, tmp_path, method="concat")).data, Missing(0.3)).achieved["train"]
-    told = f"Trained with {share:.1%} of the (sample, modality) pairs missing, skipped (mask seed 0)."
-    assert skip.result["notes"][0] == told
+    note = f"Trained with {share:.1%} of the (sample, modality) pairs missing, skipped (mask seed 0)."
+    assert skip.result["notes"][0] == note
     assert "as zeros" in zero.result["notes"][0]
     with pytest.raises(UserError, match=r"fill is one of skip, zero, not 'zeros'\. Did you mean zero\?"):
         Missing(0.3, fill="zeros")  # type: ignore[arg-type]
@@ -145,9 +145,9 @@ def test_evaluate_shows_a_masked_run_what_it_saw(whole: Path, tmp_path: Path, qu
     assert evaluate_run(run, "test", None, "mapped", "cpu")["metrics"] == run.test
     assert run.config["missing"]["rate"] == 0.3
     assert run.config["missing"]["seed"] == 2
-    told = json.loads((run.path / "config.json").read_text())
-    told["missing"]["hidden"] = "0" * 32
-    (run.path / "config.json").write_text(json.dumps(told))
+    config = json.loads((run.path / "config.json").read_text())
+    config["missing"]["hidden"] = "0" * 32
+    (run.path / "config.json").write_text(json.dumps(config))
     with pytest.raises(IdentityMismatch, match="trained with other modalities missing"):
         evaluate_run(run, "val", None, "mapped", "cpu")
 
@@ -188,14 +188,14 @@ def asked(whole: Path, runs: Path, seeds: int = 2, **options: Any) -> tuple[Any,
     return spec, plan_table(spec, base, seeds)
 
 
-def trained(plan: TablePlan, crew: Crew = ALONE) -> list[str]:
+def trained(plan: TablePlan, pool: WorkerPool = ALONE) -> list[str]:
     """Run what is missing; what was done."""
     done: list[str] = []
 
     def note(outcome: Outcome, count: int, total: int) -> None:
         done.append(f"{outcome.cell.row.label} {outcome.cell.seed}")
 
-    assert run_cells(plan.missing, crew, note) == []
+    assert run_cells(plan.missing, pool, note) == []
     return done
 
 
@@ -290,7 +290,7 @@ def test_only_what_is_missing_is_done(whole: Path, tmp_path: Path) -> None:
 def test_workers_train_and_test_the_same_numbers(whole: Path, tmp_path: Path) -> None:
     here, _ = results(whole, tmp_path / "here")
     _, plan = asked(whole, tmp_path / "there")
-    assert len(trained(plan, Crew(workers=2))) == 12
+    assert len(trained(plan, WorkerPool(workers=2))) == 12
     assert STUDY.results(plan) == here
 
 
@@ -356,16 +356,16 @@ def test_the_command_prints_every_format_and_a_plan(whole: Path, tmp_path: Path)
     assert "pairs can be missing; 0.6 stands for that" in rich.stdout
     for line in ("late, change from 0", "late - concat", "majority (floor)", "≈"):
         assert line in rich.stdout
-    told = json.loads(invoke(whole, tmp_path, *typed, "--format", "json").stdout)
-    assert [rate["asked"] for rate in told["rates"]] == [0, 0.2, 0.4, 0.6]
-    comparison = told["lines"][0]["cells"][1]["comparison"]
+    printed = json.loads(invoke(whole, tmp_path, *typed, "--format", "json").stdout)
+    assert [rate["asked"] for rate in printed["rates"]] == [0, 0.2, 0.4, 0.6]
+    comparison = printed["lines"][0]["cells"][1]["comparison"]
     assert comparison["significant"] == (comparison["p"] is not None and comparison["p"] < 0.05)
-    assert told["reach"]["smallest_p"] == 0.5
-    assert set(told["lines"][0]["cells"][1]["test"]) == {"accuracy", "weighted_f1"}
+    assert printed["reach"]["smallest_p"] == 0.5
+    assert set(printed["lines"][0]["cells"][1]["test"]) == {"accuracy", "weighted_f1"}
     rows = list(csv.DictReader(io.StringIO(invoke(whole, tmp_path, *typed, "--format", "csv").stdout)))
     assert len(rows) == 2 * 4 * 2 + 2
     assert rows[0]["method"] == "late"
-    mean = told["lines"][0]["cells"][0]["test"]["accuracy"]["mean"]
+    mean = printed["lines"][0]["cells"][0]["test"]["accuracy"]["mean"]
     assert f"| {100 * mean:.2f} ±" in invoke(whole, tmp_path, *typed, "--format", "markdown").stdout
     latex = invoke(whole, tmp_path, *typed, "--format", "latex").stdout
     assert latex.count(r"\midrule") == 4
@@ -465,10 +465,10 @@ def test_sixteen_methods_differ_in_marker_and_colour_taken_together(whole: Path,
 def test_scores_go_as_well(tmp_path: Path) -> None:
     root = write_toy(tmp_path / "features", task="sentiment", counts=COUNTS)
     typed = ("table", "missing", "--rates=0,0.4", "--json")
-    told = json.loads(invoke(root, tmp_path / "r", *typed, "--methods=pgm,late").stdout)
-    assert told["reference"] == "pgm", "the first, where concat is not there"
-    assert "mae" in told["metrics"]
-    assert list(told["floors"]) == ["majority"]
+    printed = json.loads(invoke(root, tmp_path / "r", *typed, "--methods=pgm,late").stdout)
+    assert printed["reference"] == "pgm", "the first, where concat is not there"
+    assert "mae" in printed["metrics"]
+    assert list(printed["floors"]) == ["majority"]
     by_default = json.loads(invoke(root, tmp_path / "r", *typed).stdout)
     assert [line["method"] for line in by_default["lines"]] == ["pgm", "concat", "late", "ensemble"]
     assert "mla is left out: weighting=entropy needs class probabilities" in by_default["notes"][0]

@@ -15,7 +15,7 @@ from pgm.trainer.run.request import Request
 from pgm.trainer.studies.engine.options import StudyOptions
 from pgm.trainer.studies.engine.plan import plan_table
 from pgm.trainer.studies.engine.results import TableResult
-from pgm.trainer.studies.engine.runner import Crew, run_cells
+from pgm.trainer.studies.engine.runner import WorkerPool, run_cells
 from pgm.trainer.studies.prior import STUDY
 from typer.testing import CliRunner
 
@@ -37,7 +37,7 @@ def invoked(features: Path, runs: Path, *words: str) -> Any:
 def table_of(features: Path, runs: Path) -> TableResult:
     request = Request(features, runs, dataset="toy", settings=QUICK)
     plan = plan_table(STUDY.spec(request, StudyOptions()), request, seeds=2)
-    assert not run_cells(plan.missing, Crew(1), lambda *_: None)
+    assert not run_cells(plan.missing, WorkerPool(1), lambda *_: None)
     return STUDY.results(plan)
 
 
@@ -59,13 +59,13 @@ def test_every_row_with_pgm_is_held_against_its_own_model(scores: Path, tmp_path
 
 def test_the_command_says_what_is_lost_who_is_left_out_and_how_long_it_took(scores: Path, tmp_path: Path) -> None:
     table_of(scores, tmp_path / "runs")
-    told = invoked(scores, tmp_path / "runs", "--seeds=2")
-    assert told.exit_code == 0, told.output
+    printed = invoked(scores, tmp_path / "runs", "--seeds=2")
+    assert printed.exit_code == 0, printed.output
     for word in ("Self-MM loses the fine-tuned BERT", "Seconds, all seeds: Self-MM", "UniMEEC-style is left out: "):
-        assert word in told.output.replace("\n", " ")
+        assert word in printed.output.replace("\n", " ")
     found = json.loads(invoked(scores, tmp_path / "runs", "--seeds=2", "--json").stdout)
     assert found["reference"] == "the same model without PgM"
-    assert "against the same model without PgM" in told.output.replace("\n", " ")
+    assert "against the same model without PgM" in printed.output.replace("\n", " ")
 
 
 def test_sequences_are_other_runs_of_the_same_table(scores: Path, tmp_path: Path) -> None:

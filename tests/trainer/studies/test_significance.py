@@ -16,7 +16,7 @@ from pgm.trainer.studies.engine.bootstrap import bootstrap, differences
 from pgm.trainer.studies.engine.plan import TablePlan, plan_table
 from pgm.trainer.studies.engine.results import results_of
 from pgm.trainer.studies.engine.rows import Row, TableSpec
-from pgm.trainer.studies.engine.runner import Crew, run_cells
+from pgm.trainer.studies.engine.runner import WorkerPool, run_cells
 from pgm.trainer.studies.engine.significance import LEVEL, Reach, holm, paired_t, seed_tests, seeds_needed, sign_flip
 from pgm.trainer.tasks import Retrieval
 from pgm.trainer.tasks.scores import SampleScores
@@ -205,7 +205,7 @@ def trained(tmp_path: Path, task: str, switches: dict[str, str], methods: tuple[
     rows = tuple(Row(method, method) for method in methods)
     request = Request(features, tmp_path / "runs", dataset="toy", settings={**QUICK, **switches})
     plan = plan_table(TableSpec("", rows, rows[0].label), request, 2)
-    assert run_cells(plan.missing, Crew(workers=1), lambda *_: None) == []
+    assert run_cells(plan.missing, WorkerPool(workers=1), lambda *_: None) == []
     return plan
 
 

@@ -28,14 +28,14 @@ from pgm.trainer.studies.engine.paper import paper_numbers
 from pgm.trainer.studies.engine.plan import TablePlan, estimate, plan_table
 from pgm.trainer.studies.engine.results import results_of
 from pgm.trainer.studies.engine.rows import Row, TableSpec
-from pgm.trainer.studies.engine.runner import Crew, Outcome, chains, run_cells
-from pgm.trainer.studies.engine.study import FORMATS, Study
+from pgm.trainer.studies.engine.runner import Outcome, WorkerPool, chains, run_cells
+from pgm.trainer.studies.engine.study import FORMATS
 from pgm.trainer.studies.fusion import STUDY as FUSION
 from pgm.trainer.studies.modules import STUDY as MODULES
 
 from ..conftest import TINY, write_toy
 
-ALONE = Crew(workers=1)
+ALONE = WorkerPool(workers=1)
 QUICK = {**TINY, "epochs": 1, "pretrain_epochs": 1}
 
 
@@ -43,14 +43,14 @@ def planned(features: Path, runs: Path, spec: TableSpec, seeds: int = 2, **switc
     return plan_table(spec, Request(features, runs, dataset="toy", settings={**QUICK, **switches}), seeds)
 
 
-def trained(plan: TablePlan, crew: Crew = ALONE) -> list[str]:
+def trained(plan: TablePlan, pool: WorkerPool = ALONE) -> list[str]:
     """Run what is missing; the runs that were trained."""
     done: list[str] = []
 
     def note(outcome: Outcome, count: int, total: int) -> None:
         done.append(f"{outcome.cell.row.label} {outcome.cell.seed} {outcome.error}")
 
-    assert run_cells(plan.missing, crew, note) == []
+    assert run_cells(plan.missing, pool, note) == []
     return done
 
 
@@ -101,22 +101,22 @@ def test_the_numbers_are_those_of_the_runs(table3: TablePlan) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_holds_every_row(table3: TablePlan, format: str) -> None:
-    text = Study().text(results_of(table3), format)
+    text = MODULES.text(results_of(table3), format)
     for row in table3.spec.rows:
         assert row.label.replace("/", r"/") in text
     if format == "json":
-        told = json.loads(text)
-        tested = told["rows"][1]["comparison"]
+        printed = json.loads(text)
+        tested = printed["rows"][1]["comparison"]
         by_seeds = tested["p"] is not None and tested["p"] < 0.05
         assert tested["significant"] == (by_seeds and not tested["low"] <= 0 <= tested["high"])
-        assert len(told["rows"][0]["runs"]) == 2
+        assert len(printed["rows"][0]["runs"]) == 2
     if format == "latex":
         assert not re.search(r"(?<!\\)[_%&](?![^\n]*\\\\)", text.split("\\caption")[1])
 
 
 def test_two_workers_train_the_same_numbers_as_one(toy: Path, table3: TablePlan, tmp_path: Path) -> None:
     plan = planned(toy, tmp_path, table3.spec)
-    assert len(trained(plan, Crew(workers=2))) == 10
+    assert len(trained(plan, WorkerPool(workers=2))) == 10
     for one, two in zip(table3.cells, plan.cells, strict=True):
         assert one.run.id == two.run.id
         assert one.run.test == two.run.test
@@ -128,7 +128,7 @@ def test_a_failed_run_marks_its_cell_and_the_rest_goes_on(toy: Path, tmp_path: P
     failures = run_cells(plan.missing, ALONE, lambda *_: None)
     result = results_of(plan, failures)
     assert [failure.label for failure in failures] == ["hopeless"]
-    assert "failed" in Study().text(result, "rich")
+    assert "failed" in MODULES.text(result, "rich")
     assert [bool(row.test) for row in result.rows] == [True, False, True]
 
 
@@ -189,8 +189,8 @@ def test_a_killed_worker_costs_one_cell_at_most(toy: Path, tmp_path: Path) -> No
     wait_for(lambda: workers_of(process.pid))
     os.kill(workers_of(process.pid)[0], signal.SIGKILL)
     output, errors = process.communicate(timeout=180)
-    told = json.loads(output)
-    assert sum(2 - len(row["seeds"]) for row in told["rows"]) <= 1, errors
+    printed = json.loads(output)
+    assert sum(2 - len(row["seeds"]) for row in printed["rows"]) <= 1, errors
     assert process.returncode in (0, 1)
 
 
@@ -346,7 +346,7 @@ def test_with_one_seed_nothing_is_significant(tmp_path: Path) -> None:
     assert found.p is None
     assert found.high < 0
     assert not found.significant
-    assert "One seed: there is no test over seeds, and nothing can be significant." in Study().text(result, "rich")
+    assert "One seed: there is no test over seeds, and nothing can be significant." in MODULES.text(result, "rich")
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -354,18 +354,18 @@ def test_three_seeds_say_themselves_what_they_cannot_show(tmp_path: Path, format
     seeds = {"full": [0.90, 0.91, 0.89], "same": [0.91, 0.89, 0.91], "worse": [0.80, 0.88, 0.72]}
     result = constructed(tmp_path, seeds)
     needed = {label: test.seeds_needed for label, test in result.comparisons.items()}
-    text = Study().text(result, format)
+    text = MODULES.text(result, format)
     assert needed["worse"] is not None
     if format == "csv":
         rows = list(csv.DictReader(io.StringIO(text)))
-        told = {row["row"]: (row["seeds_needed"], row["p_sign_flip"], row["significant"]) for row in rows}
-        assert told["worse"] == (str(needed["worse"]), "", "False")
-        assert told["full"] == ("", "", "")
+        printed = {row["row"]: (row["seeds_needed"], row["p_sign_flip"], row["significant"]) for row in rows}
+        assert printed["worse"] == (str(needed["worse"]), "", "False")
+        assert printed["full"] == ("", "", "")
     elif format == "json":
-        told = json.loads(text)
-        assert told["reach"]["smallest_p"] == 0.25
-        assert not told["reach"]["reached"]
-        assert {row["label"]: row["comparison"]["seeds_needed"] for row in told["rows"][1:]} == needed
+        printed = json.loads(text)
+        assert printed["reach"]["smallest_p"] == 0.25
+        assert not printed["reach"]["reached"]
+        assert {row["label"]: row["comparison"]["seeds_needed"] for row in printed["rows"][1:]} == needed
     else:
         assert "With 3 seeds significance after Holm over 2 cannot be reached by a test that assumes nothing" in text
         assert f"could be: worse {needed['worse']}, same {needed['same']}." in text
@@ -378,7 +378,7 @@ def test_from_six_seeds_on_a_sign_flip_test_stands_beside_t(tmp_path: Path) -> N
     comparison = result.comparisons["worse"]
     assert comparison.p_sign_flip == 2 / 2**6
     for format in ("rich", "markdown", "latex"):
-        text = Study().text(result, format)
+        text = MODULES.text(result, format)
         assert "p (sign-flip)" in text
         assert "0.031" in text
         assert "6 seeds, after Holm over one comparison: a sign-flip test can reach p" in text
@@ -390,14 +390,16 @@ def test_the_same_difference_at_every_seed_has_no_p_and_is_not_marked(tmp_path: 
     assert (comparison.p, comparison.p_sign_flip, comparison.seeds_needed) == (None, None, None)
     assert comparison.high < 0
     assert not comparison.significant
-    assert "-10.00 ≈" in Study().text(result, "rich")
+    assert "-10.00 ≈" in MODULES.text(result, "rich")
 
 
 def test_unequal_budgets_are_said_under_the_table(toy: Path, tmp_path: Path) -> None:
     rows = (Row("a", "concat"), Row("b", "umt"), Row("longer", "concat", {"epochs": 3}))
     plan = planned(toy, tmp_path, TableSpec("", rows, "a"), seeds=1)
-    told = Study().text(results_of(plan), "markdown")
-    assert "Every network is trained for 2 epochs, UNEQUAL: longer 4. b: so are its networks of one modality, " in told
+    printed = MODULES.text(results_of(plan), "markdown")
+    assert (
+        "Every network is trained for 2 epochs, UNEQUAL: longer 4. b: so are its networks of one modality, " in printed
+    )
 
 
 # The commands as they are typed.
@@ -416,15 +418,15 @@ def test_table_5_counts_parameters_in_every_format(toy: Path, tmp_path: Path) ->
         done = invoked(toy, tmp_path, "table", "5", "--preset=paper", f"--format={format}")
         assert done.exit_code == 0, done.output
         assert "modal partitioner" in done.output
-    told = json.loads(invoked(toy, tmp_path, "table", "5", "--json").output)
-    assert told["counted"][-1]["module"] == "PgM"
+    printed = json.loads(invoked(toy, tmp_path, "table", "5", "--json").output)
+    assert printed["counted"][-1]["module"] == "PgM"
 
 
 def test_a_plan_trains_nothing(toy: Path, tmp_path: Path) -> None:
     done = invoked(toy, tmp_path / "runs", "ablate", "--vary=iterations=1,2", "--seeds=2", "--plan", "--json")
-    told = json.loads(done.stdout)
-    assert [(row["finished"], row["to_train"]) for row in told["rows"]] == [(0, 2)] * 3
-    assert told["seconds_in_all"] > 0
+    printed = json.loads(done.stdout)
+    assert [(row["finished"], row["to_train"]) for row in printed["rows"]] == [(0, 2)] * 3
+    assert printed["seconds_in_all"] > 0
     assert not list((tmp_path / "runs").glob("*/config.json"))
 
 

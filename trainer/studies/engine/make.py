@@ -19,7 +19,7 @@ from .. import study_named
 from .options import StudyOptions
 from .plan import Cell, TablePlan, plan_table
 from .rows import TableSpec
-from .runner import Crew, Failure, Outcome, run_cells
+from .runner import Failure, Outcome, WorkerPool, run_cells
 from .study import Study
 
 if TYPE_CHECKING:
@@ -91,17 +91,17 @@ def make(
     spec: TableSpec,
     request: Request,
     seeds: int,
-    crew: Crew,
+    pool: WorkerPool,
     announced: Announced = lambda plan, missing: None,
     progress: Progress = lambda outcome, done, total: None,
     listener: Listener = silent,
 ) -> Table:
-    """Train what is missing of a study's rows, seeds request.seed and following. announced: told before training."""
+    """Train what is missing of a study's rows, seeds request.seed and following. announced: printed before training."""
     plan = plan_table(spec, request, seeds)
     missing = plan.missing
     if plan.cells:
         announced(plan, missing)
-    return Table(study, plan, run_cells(missing, crew, progress, listener))
+    return Table(study, plan, run_cells(missing, pool, progress, listener))
 
 
 def table(
@@ -148,7 +148,7 @@ def table(
     )
     chosen = replace(StudyOptions(), **options)
     chosen.only_for(study)
-    made = make(study, study.spec(request, chosen), request, seeds, Crew(workers), listener=listener)
+    made = make(study, study.spec(request, chosen), request, seeds, WorkerPool(workers), listener=listener)
     if made.failures:
         first = made.failures[0]
         raise RunFailed(f"{len(made.failures)} runs failed, the first {first.label}, seed {first.seed}: {first.reason}")

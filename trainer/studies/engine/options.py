@@ -33,7 +33,7 @@ from ...run.commands import (
 if TYPE_CHECKING:
     from ...run.request import Request
     from ...tasks import Task
-    from .runner import Crew
+    from .runner import WorkerPool
     from .study import Study
 
 
@@ -96,13 +96,13 @@ class WorkerOptions:
     scheduler_file: Annotated[str | None, typer.Option(help="The same, by its --scheduler-file.")] = None
 
     @property
-    def crew(self) -> Crew:
+    def pool(self) -> WorkerPool:
         """Raises UserError for no worker at all."""
-        from .runner import Crew
+        from .runner import WorkerPool
 
         if self.workers is not None and self.workers < 1:
             raise UserError(f"--workers {self.workers}: at least one worker is needed.")
-        return Crew(self.workers, self.scheduler, self.scheduler_file)
+        return WorkerPool(self.workers, self.scheduler, self.scheduler_file)
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class StudyOptions:
                 raise UserError(f"--{name.replace('_', '-')} belongs to {' and '.join(takers)}, not to {study.name}.")
 
 
-def known_of(base: Request) -> tuple[tuple[str, ...], type[Task]]:
+def modalities_and_task(base: Request) -> tuple[tuple[str, ...], type[Task]]:
     """The modalities a table is about, and the dataset's kind of task."""
     from ....cache import open_dataset
     from ...data.dataset import modalities_in, only_dataset

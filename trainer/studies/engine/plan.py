@@ -30,7 +30,7 @@ PROBED_STEPS = 3
 PROBED_SECONDS = 2.0  # a stage: a step that takes so long is measured well enough by itself
 
 
-class Sequel(Protocol):
+class Measurement(Protocol):
     """What a table wants of a finished run besides its result, kept in the run's folder; it travels to the workers."""
 
     def there(self, run: Run) -> bool:
@@ -47,7 +47,7 @@ class Cell:
     row: Row
     request: Request
     resolved: Resolved
-    sequel: Sequel | None = None
+    measurement: Measurement | None = None
 
     @property
     def seed(self) -> int:
@@ -56,7 +56,7 @@ class Cell:
     @property
     def done(self) -> bool:
         """Nothing is left to be trained or made of the run."""
-        return self.run.finished and (self.sequel is None or self.sequel.there(self.run))
+        return self.run.finished and (self.measurement is None or self.measurement.there(self.run))
 
     @cached_property
     def run(self) -> Run:
@@ -124,7 +124,7 @@ def plan_table(spec: TableSpec, request: Request, seeds: int) -> TablePlan:
         resolved = known[key] = known.get(key) or resolve(asked)
         for seed in range(request.seed, request.seed + seeds):
             seeded = dataclasses.replace(asked, seed=seed)
-            cells.append(Cell(row, seeded, dataclasses.replace(resolved, request=seeded), row.sequel))
+            cells.append(Cell(row, seeded, dataclasses.replace(resolved, request=seeded), row.measurement))
     return TablePlan(spec, tuple(cells))
 
 
@@ -200,7 +200,7 @@ def configuration(cell: Cell) -> str:
     return canonical_json({name: value for name, value in cell.resolved.config.items() if name != "seed"})
 
 
-def rows_told(plan: TablePlan, seconds: dict[str, float]) -> Sequence[dict[str, Any]]:
+def planned_rows(plan: TablePlan, seconds: dict[str, float]) -> Sequence[dict[str, Any]]:
     """What --plan prints: per row the runs that exist, those that would be trained, and the estimate.
 
     to_evaluate: finished runs that this table wants more of.

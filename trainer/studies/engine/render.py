@@ -17,7 +17,7 @@ from rich.table import Table
 
 from .plan import ALL
 from .results import RowResult, TableResult
-from .significance import LEVEL, Comparison, Reach, SeedTest, needed_told, reach_told
+from .significance import LEVEL, Comparison, Reach, SeedTest, needed_note, reach_note
 
 SAME = "≈"
 # Of a comparison, as a spreadsheet has them; a table without a bootstrap leaves low and high empty.
@@ -72,7 +72,7 @@ def row_cells(result: TableResult, row: RowResult) -> list[str]:
         if score is None:
             cells.append("failed" if row.failures and not row.test else "")
         else:
-            cells.append(spread_cell(score))
+            cells.append(mean_cell(score))
     cells += comparison_cells(row.comparison, sign_flipped(result))
     return cells + [percent(row.paper.get(name)) for name in paper_metrics(result)]
 
@@ -92,7 +92,7 @@ def p_cell(p: float | None) -> str:
     return "" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
-def spread_cell(score: Mapping[str, Any], digits: int = 2) -> str:
+def mean_cell(score: Mapping[str, Any], digits: int = 2) -> str:
     """Mean ± deviation over seeds, times 100; the number alone for one seed."""
     mean, several = f"{100 * score['mean']:.{digits}f}", len(score["values"]) > 1
     return f"{mean} ± {100 * score['std']:.{digits}f}" if several else mean
@@ -106,33 +106,33 @@ def percent(value: float | None) -> str:
 def captions(result: TableResult) -> list[str]:
     """What stands under the table."""
     samples = ", ".join(f"{count:,} {split}" for split, count in result.samples.items())
-    told = [
+    notes = [
         f"{result.dataset}, test split ({samples}); all numbers times 100, mean ± standard deviation over seeds.",
         f"Δ {result.primary}: against {result.reference}. p: paired t-test over seeds, Holm-corrected. 95 %: BCa "
         f"bootstrap over test samples. {SAME} not significant (p ≥ {LEVEL:g}, or no p, or the interval holds 0); no p: "
         "one seed, or the same difference at every seed.",
-        *seeds_told(result.reach, result.comparisons),
-        *budgets_told({row.label: row.budget for row in result.rows}),
+        *seed_notes(result.reach, result.comparisons),
+        *budget_notes({row.label: row.budget for row in result.rows}),
     ]
     if sign_flipped(result):
-        told.append(
+        notes.append(
             "p (sign-flip): paired sign-flip test over seeds, Holm-corrected, from six seeds on; it marks nothing."
         )
     if any(row.paper for row in result.rows):
-        told.append(
+        notes.append(
             "The paper's encoders and protocol are its own: its numbers stand beside ours, nothing is tuned to them."
         )
-    told += [f"note: {note}" for note in result.notes]
-    told += [f"failed: {row.label}, {reason}" for row in result.rows for reason in row.failures]
-    return told
+    notes += [f"note: {note}" for note in result.notes]
+    notes += [f"failed: {row.label}, {reason}" for row in result.rows for reason in row.failures]
+    return notes
 
 
-def seeds_told(reach: Reach | None, tests: Mapping[str, SeedTest]) -> list[str]:
+def seed_notes(reach: Reach | None, tests: Mapping[str, SeedTest]) -> list[str]:
     """What the table's number of seeds can show, and from how many on its differences could be significant."""
-    return [] if reach is None else [reach_told(reach), *filter(None, [needed_told(tests)])]
+    return [] if reach is None else [reach_note(reach), *filter(None, [needed_note(tests)])]
 
 
-def budgets_told(budgets: Mapping[str, Mapping[str, int]]) -> list[str]:
+def budget_notes(budgets: Mapping[str, Mapping[str, int]]) -> list[str]:
     """How long the rows are trained, and which of them otherwise than the first."""
     lengths = {label: sorted(set(budget.values())) for label, budget in budgets.items()}
     usual = next(iter(lengths.values()))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ....cache import open_dataset
-from ...run.seeds import Spread, spread
+from ...run.seeds import Statistics, statistics
 from .bootstrap import bootstrap, differences
 from .paper import paper_numbers
 from .plan import Cell, TablePlan
@@ -31,7 +31,7 @@ class RowResult:
     seeds: tuple[int, ...]
     parameters: int | None
     seconds: float
-    test: Spread
+    test: Statistics
     paper: Mapping[str, float]
     comparison: Comparison | None
     failures: tuple[str, ...]
@@ -68,9 +68,9 @@ class TableResult:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; a comparison holds whether it is significant, `reach` what so many seeds can show at all."""
         value = {**asdict(self), "reach": self.reach and asdict(self.reach)}
-        for row, told in zip(self.rows, value["rows"], strict=True):
+        for row, line in zip(self.rows, value["rows"], strict=True):
             if row.comparison is not None:
-                told["comparison"]["significant"] = row.comparison.significant
+                line["comparison"]["significant"] = row.comparison.significant
         return value
 
 
@@ -121,7 +121,7 @@ def row_result(
         seeds=tuple(cell.seed for cell in cells),
         parameters=results[0]["parameters"] if results else None,
         seconds=round(sum(result["seconds"] for result in results), 3),
-        test=spread([result["test"] for result in results]) if results else {},
+        test=statistics([result["test"] for result in results]) if results else {},
         paper=paper_numbers(plan.spec.paper, plan.cells[0].resolved.data.card.name, row.label),
         comparison=comparison,
         failures=tuple(f"seed {f.seed}: {f.reason}" for f in failures if f.label == row.label),

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ...data.missing import Missing
-    from .plan import Sequel
+    from .plan import Measurement
 
 
 @dataclass(frozen=True)
 class Row:
     """One line: its name, the method, and the settings that differ from the table's own.
 
-    missing: what is taken away from its training samples. sequel: what is made of its runs after training. against: the
-    label of the row it is compared with, "" for none, None for the table's reference.
+    missing: what is taken away from its training samples. measurement: what is measured of its runs after training.
+    against: the label of the row it is compared with, "" for none, None for the table's reference.
     """
 
     label: str
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     missing: Missing | None = None
-    sequel: Sequel | None = None
+    measurement: Measurement | None = None
     against: str | None = None
 
 

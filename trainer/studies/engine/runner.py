@@ -26,7 +26,7 @@ from ...run.files import write_atomically
 from ...run.home import RESULT, Root, folder_of, kept_files
 from ...run.request import Request, resolve
 from ...run.training import Execution, carry_out
-from .plan import Cell, Sequel
+from .plan import Cell, Measurement
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerPool:
     """Who trains. workers None: one a GPU, else one a core; 1 without a scheduler: this process."""
 
     workers: int | None = None
@@ -59,7 +59,9 @@ class Crew:
 Progress = Callable[[Outcome, int, int], None]
 
 
-def run_cells(cells: Sequence[Cell], crew: Crew, progress: Progress, listener: Listener = silent) -> list[Failure]:
+def run_cells(
+    cells: Sequence[Cell], pool: WorkerPool, progress: Progress, listener: Listener = silent
+) -> list[Failure]:
     """Train `cells`; `progress(outcome, done, total)` after each. Returns what failed.
 
     `listener` hears the training itself where it happens in this process.
@@ -76,19 +78,19 @@ def run_cells(cells: Sequence[Cell], crew: Crew, progress: Progress, listener: L
             failures.append(Failure(outcome.cell.row.label, outcome.cell.seed, outcome.error))
         progress(outcome, done, len(cells))
 
-    workers = crew.workers or (torch.cuda.device_count() or len(os.sched_getaffinity(0)))
-    if not crew.scheduler and not crew.scheduler_file and min(workers, len(cells)) == 1:
+    workers = pool.workers or (torch.cuda.device_count() or len(os.sched_getaffinity(0)))
+    if not pool.scheduler and not pool.scheduler_file and min(workers, len(cells)) == 1:
         for cell in cells:
-            tell(Outcome(cell, *train_cell(cell.request, cell.sequel, listener=listener)))
+            tell(Outcome(cell, *train_cell(cell.request, cell.measurement, listener=listener)))
     else:
-        on_workers(cells, crew, min(workers, len(cells)), tell)
+        on_workers(cells, pool, min(workers, len(cells)), tell)
     return failures
 
 
 def train_cell(
-    request: Request, sequel: Sequel | None = None, threads: int | None = None, listener: Listener = silent
+    request: Request, measurement: Measurement | None = None, threads: int | None = None, listener: Listener = silent
 ) -> tuple[float, str | None]:
-    """Train one cell in this process and make its sequel; seconds, and why it failed, if it did."""
+    """Train one cell in this process and make its measurement; seconds, and why it failed, if it did."""
     begun = time.perf_counter()
     if threads is not None:
         # In a worker process.
@@ -99,8 +101,8 @@ def train_cell(
     try:
         resolved = resolve(request)
         run = carry_out(resolved, Execution(listener=listener))
-        if sequel is not None and not sequel.there(run):
-            sequel.make(resolved)
+        if measurement is not None and not measurement.there(run):
+            measurement.make(resolved)
             if run.home is not None:
                 run.home.put(run.path, {})
     except PgMError as error:
@@ -120,13 +122,13 @@ class Delivery:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def train_away(request: Request, sequel: Sequel | None, threads: int, sign: str | None) -> Delivery:
+def train_away(request: Request, measurement: Measurement | None, threads: int, sign: str | None) -> Delivery:
     """Train one cell in a worker. sign: a file of the client's runs folder; a worker that does not see it has another
     disk."""
     elsewhere = sign is not None and not Path(sign).exists()
     if elsewhere:
         request = replace(request, runs=folder_of(f"of-a-client/{sign}"))
-    seconds, error = train_cell(request, sequel, threads)
+    seconds, error = train_cell(request, measurement, threads)
     if error is not None or not elsewhere:
         return Delivery(seconds, error)
     files = {path.name: path.read_bytes() for path in kept_files(resolve(request).run.path)}
@@ -158,7 +160,7 @@ def signed(runs: Root) -> Iterator[str | None]:
         sign.unlink(missing_ok=True)
 
 
-def on_workers(cells: Sequence[Cell], crew: Crew, count: int, tell: Callable[[Outcome], None]) -> None:
+def on_workers(cells: Sequence[Cell], pool: WorkerPool, count: int, tell: Callable[[Outcome], None]) -> None:
     """Every chain's first cell at once, its others as soon as that is done."""
     # distributed takes half a second to import, which a finished table need not pay.
     from distributed import KilledWorker, as_completed
@@ -167,7 +169,7 @@ def on_workers(cells: Sequence[Cell], crew: Crew, count: int, tell: Callable[[Ou
 
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     leaders, followers = chains(cells)
-    with Workers(count, crew.scheduler, crew.scheduler_file) as workers, signed(cells[0].request.runs) as sign:
+    with Workers(count, pool.scheduler, pool.scheduler_file) as workers, signed(cells[0].request.runs) as sign:
         client = workers.client
         cell_of = {}
 
@@ -176,7 +178,9 @@ def on_workers(cells: Sequence[Cell], crew: Crew, count: int, tell: Callable[[Ou
             # Not pure: a failed run asked for again must be tried again. Cells with a shared first stage go before what
             # was submitted earlier: they are the long ones, and left for the end they keep one worker busy alone.
             first = cell.shared is not None
-            future = client.submit(train_away, request, cell.sequel, threads, sign, pure=False, priority=int(first))
+            future = client.submit(
+                train_away, request, cell.measurement, threads, sign, pure=False, priority=int(first)
+            )
             cell_of[future.key] = cell
             return future
 

@@ -176,7 +176,7 @@ def deviations_needed(seeds: int, comparisons: int) -> float | None:
     return float(stdtrit(seeds - 1, 1 - LEVEL / (2 * comparisons)) / np.sqrt(seeds))
 
 
-def reach_told(reach: Reach) -> str:
+def reach_note(reach: Reach) -> str:
     """Whether this many seeds can show anything, in words."""
     if reach.deviations is None:
         return "One seed: there is no test over seeds, and nothing can be significant."
@@ -191,7 +191,7 @@ def reach_told(reach: Reach) -> str:
     )
 
 
-def needed_told(tests: Mapping[str, SeedTest]) -> str | None:
+def needed_note(tests: Mapping[str, SeedTest]) -> str | None:
     """From how many seeds on the differences seen, which are not significant by t, could be; None without any."""
     open_ = {label: test for label, test in tests.items() if test.p is not None and test.p >= LEVEL}
     if not open_:

@@ -7,6 +7,7 @@ and drawn as bars. What differs in another is what it overrides, in the order in
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,7 +30,7 @@ TEXTS: dict[str, Callable[[Sheet], str]] = {"rich": as_rich, "markdown": as_mark
 FORMATS = (*TEXTS, "csv", "json")
 
 
-class Study:
+class Study(ABC):
     """What `pgm table NAME` and `pgm figure NAME` make.
 
     name: as it is typed; aliases: others of its names, the paper's number of the table among them. takes: the options
@@ -42,9 +43,9 @@ class Study:
     has_table: ClassVar[bool] = True
     has_figure: ClassVar[bool] = True
 
+    @abstractmethod
     def spec(self, request: Request, options: StudyOptions) -> TableSpec:
         """Its rows on a dataset. request: what all of them share. Raises UserError where it cannot have them."""
-        raise NotImplementedError
 
     def results(self, plan: TablePlan, failures: Sequence[Failure] = ()) -> Any:
         """The numbers of the finished runs, with `as_dict()` for JSON; rows whose runs failed stand there empty."""
@@ -62,7 +63,7 @@ class Study:
         """The drawing."""
         return bars(results)
 
-    def told(self, plan: TablePlan, results: Any) -> str:
+    def alt_text(self, plan: TablePlan, results: Any) -> str:
         """The figure in words, for a page that cannot be seen."""
         return f"{plan.spec.title}: test results of every row; the numbers are those of the table."
 
