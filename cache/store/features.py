@@ -5,6 +5,7 @@ Opening maps the index and reads nothing else. What is open stays what it is: la
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from html import escape
 from itertools import pairwise
 from os import PathLike
 from typing import Any, Literal
@@ -186,6 +187,22 @@ class Features:
             f"Features({self.url!r}, version {self.version.number}: {len(self):,} samples, "
             f"{self.version.tokens:,} tokens of {self.dim} {self.store.stored})"
         )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what was computed, and how much of it there is."""
+        said = {
+            "samples": f"{len(self):,}",
+            **{status: f"{count:,}" for status, count in self.version.counts.items()},
+            "tokens": f"{self.version.tokens:,}",
+            "width": f"{self.dim}",
+            "stored": self.store.stored,
+            "encoder": self.identity.encoder,
+            "version": f"{self.version.number}",
+        }
+        names = "".join(f"<th>{escape(name)}</th>" for name in said)
+        cells = "".join(f"<td>{escape(value)}</td>" for value in said.values())
+        caption = f"<caption>{escape(self.identity.modality)}: <code>{escape(self.url)}</code></caption>"
+        return f"<table>{caption}<thead><tr>{names}</tr></thead><tbody><tr>{cells}</tr></tbody></table>"
 
     def _expect(self, rows: Int64s) -> None:
         """Rows that will be asked for soon, in this order."""

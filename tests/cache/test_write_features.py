@@ -83,3 +83,14 @@ def test_checksums_are_xxh3_64_of_the_rows_whatever_their_size(tmp_path: Path) -
     parts = np.split(values, np.cumsum(lengths)[:-1])
     assert opened(tmp_path).checksums.tolist() == [xxhash.xxh3_64_intdigest(p) if len(p) else 0 for p in parts]
     assert opened(tmp_path).index.source[39].tobytes() == xxhash.xxh3_128_digest(parts[39])
+
+
+def test_a_notebook_shows_what_a_store_holds_and_no_markup_of_its_names(tmp_path: Path) -> None:
+    identity = Identity("text", "<img src=x onerror=alert(1)>", {})
+    write_features(storage_at(tmp_path / "<b>toy"), identity, IDS, ids_digest(IDS), LENGTHS, tokens())
+    shown = open_features(tmp_path / "<b>toy" / identity.folder)._repr_html_()
+    assert "&lt;img src=x onerror=alert(1)&gt;" in shown
+    assert not {"<img", "<b>"} & {shown[i : i + n] for n in (3, 4) for i in range(len(shown))}
+    for name, value in {"samples": "4", "ok": "3", "missing": "1", "tokens": "9", "width": "8"}.items():
+        assert f"<th>{name}</th>" in shown
+        assert f"<td>{value}</td>" in shown

@@ -133,13 +133,13 @@ class Run:
     def _repr_html_(self) -> str:
         """For notebooks: what was asked, and what came out."""
         if not self.finished:
-            return f"<p>run <code>{self.id}</code>, not finished</p>"
+            return f"<p>run <code>{escape(self.id)}</code>, not finished</p>"
         config, result = self.config, self.result
         cells = "".join(f"<td>{100 * value:.2f}</td>" for value in result["test"].values())
         names = "".join(f"<th>test {escape(name)}</th>" for name in result["test"])
         what = f"{config['method']['name']} on {config['dataset']}, seed {config['seed']}"
         return (
-            f"<table><caption>run <code>{self.id}</code>: {escape(what)}</caption><thead><tr>{names}"
+            f"<table><caption>run <code>{escape(self.id)}</code>: {escape(what)}</caption><thead><tr>{names}"
             f"<th>parameters</th><th>seconds</th></tr></thead><tbody><tr>{cells}<td>{result['parameters']:,}</td>"
             f"<td>{result['seconds']:.1f}</td></tr></tbody></table>"
         )
