@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from ..cache import CachedDataset, Storage, open_dataset, open_split, rows_of
 from ..cache.errors import NotFound, UserError
-from ..cache.nearest import nearest
+from ..cache.nearest import did_you_mean
 from .collate import Batch, Sample
 
 Rows = NDArray[np.int64]
@@ -147,7 +147,7 @@ def split_rows(dataset: CachedDataset, split: str | None, named_split: str | Non
     if split not in rows or not len(rows[split]):
         there = [name for name, found in rows.items() if len(found)]
         raise NotFound(
-            f"{dataset.name} has no samples in split {split!r}; it has {', '.join(there)}.{nearest(split, there)}"
+            f"{dataset.name} has no samples in split {split!r}; it has {', '.join(there)}.{did_you_mean(split, there)}"
         )
     return rows[split]
 

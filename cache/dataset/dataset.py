@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import NotFound, UserError
-from ..nearest import nearest
+from ..nearest import did_you_mean
 from ..storage import Storage, storage_at
 from ..storage.base import joined
 from ..store import Features, Log, Store, open_features
@@ -119,8 +119,8 @@ class CachedDataset:
                 f"{at} has no {modality} features of its list of samples; run `pgm extract {self.name}` to finish them"
             )
         return NotFound(
-            f"{at} has no {modality} features; it has {', '.join(self.modalities) or 'none'}"
-            f"{nearest(modality, self.modalities)}"
+            f"{at} has no {modality} features; it has {', '.join(self.modalities) or 'none'}."
+            f"{did_you_mean(modality, self.modalities)}"
         )
 
 
@@ -136,7 +136,7 @@ def open_dataset(root: Place, name: str, version: int | str | None = None) -> Ca
     if not dataset.names(VERSIONS):
         known = list_datasets(storage)
         raise NotFound(
-            f"no dataset {name!r} in {storage.url}/{nearest(name, known)}. "
+            f"no dataset {name!r} in {storage.url}/.{did_you_mean(name, known)} "
             + (f"It holds: {', '.join(known)}." if known else f"It holds none; `pgm extract {name}` makes one.")
         )
     return dataset_at(dataset, version)

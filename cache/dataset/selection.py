@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import NotFound
-from ..nearest import nearest
+from ..nearest import did_you_mean
 from ..storage import Storage, storage_at
 from ..store import Features, open_features
 from ..store.store import STORE
@@ -35,7 +35,7 @@ def select(root: Place, target: str | None = None) -> Selection:
             return _whole([place])
     known = dataset_names(storage)
     raise NotFound(
-        f"{target!r} is neither a dataset under {storage.url}/ nor the place of a store{nearest(target, known)}. "
+        f"{target!r} is neither a dataset under {storage.url}/ nor the place of a store.{did_you_mean(target, known)} "
         + (f"Datasets: {', '.join(known)}." if known else f"{storage.url}/ holds no dataset.")
     )
 

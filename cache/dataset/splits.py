@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import CorruptStore, NotFound, UserError
-from ..nearest import nearest
+from ..nearest import did_you_mean
 from ..storage import Storage
 from .card import SPLITS
 from .dataset import CachedDataset
@@ -173,7 +173,7 @@ def open_split(dataset: CachedDataset, name: str) -> tuple[NamedSplit, pa.Chunke
     if name not in known:
         having = f"it has {', '.join(known)}" if known else "it has none but its own"
         raise NotFound(
-            f"{dataset.name} has no split named {name!r}; {having}{nearest(name, known) or '.'} "
+            f"{dataset.name} has no split named {name!r}; {having}.{did_you_mean(name, known)} "
             f"Draw one with pgm cache split {dataset.name} (--help shows how)."
         )
     recipe, table = read_split(dataset.storage, name)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import CorruptStore, NotFound
-from ..nearest import nearest
+from ..nearest import did_you_mean
 from ..storage import Storage
 from ..storage.sealed_json import put_sealed, read_sealed, spelled
 
@@ -88,7 +88,7 @@ class Log:
         asked = "no full version, and several limited ones" if version is None else f"no version {version!r}"
         there = ", ".join(name or "an unnamed one" for name in known)
         raise NotFound(
-            f"{self.storage.url} has {asked}; it has {there}{nearest(version or '', known)}. "
+            f"{self.storage.url} has {asked}; it has {there}.{did_you_mean(version or '', known)} "
             f"Choose one with --version, for example --version {known[-1] or self.numbers()[-1]}"
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...cache.errors import NotFound, UserError
+from ...cache.nearest import did_you_mean
 from ..media import FileMedia
 from .containers import DAMAGED, array_of, described, opened
 
@@ -26,9 +26,7 @@ def read_arrays(path: Path) -> Iterator[Mapping[str, Any]]:
 def value_of(arrays: Mapping[str, Any], key: str, path: Path) -> Any:
     """What a file calls `key`, as the file has it. Raises NotFound with the nearest name and all others."""
     if key not in arrays:
-        near = get_close_matches(key, list(arrays), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise NotFound(f"{path.name} has no array {key!r}; it has {described(arrays)}.{hint}")
+        raise NotFound(f"{path.name} has no array {key!r}; it has {described(arrays)}.{did_you_mean(key, arrays)}")
     try:
         return arrays[key]
     except DAMAGED as error:

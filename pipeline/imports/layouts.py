@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from ...cache.errors import NotFound, UserError
+from ...cache.nearest import did_you_mean
 from . import crossmodal, csd, mmgcn, mmsa, mosi, mult, per_sample, wikipedia
 from .containers import Opened, described
 from .imported import Imported, Options
@@ -45,9 +45,7 @@ def layout_for(files: Sequence[Opened], name: str | None) -> Layout:
     Raises NotFound for an unknown name, UserError where the files are not in the layout, or in none.
     """
     if name is not None and name not in LAYOUTS:
-        near = get_close_matches(name, LAYOUTS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise NotFound(f"There is no layout {name!r}.{hint} Known: {', '.join(LAYOUTS)}.")
+        raise NotFound(f"There is no layout {name!r}.{did_you_mean(name, LAYOUTS)} Known: {', '.join(LAYOUTS)}.")
     candidates = LAYOUTS.values() if name is None else [LAYOUTS[name]]
     for layout in candidates:
         if layout.recognises(files):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...cache.errors import NotFound, UserError
+from ...cache.nearest import did_you_mean
 from .arrays import digest_of, text_of, tidy
 from .containers import Opened, array_of, described, opened
 from .files import value_of
@@ -67,10 +67,8 @@ class Arrays:
             raise UserError(
                 f"{len(found)} files have an array {key!r}; write for example {found[0][0].path.name}:{key}."
             )
-        near = get_close_matches(key, list(self.places), n=1)
         held = "; ".join(f"{file.path.name}: {described(file.names)}" for file in self.files)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise NotFound(f"No file has an array {key!r}. {held}.{hint}")
+        raise NotFound(f"No file has an array {key!r}. {held}.{did_you_mean(key, self.places)}")
 
     def values(self, keys: str) -> list[Any]:
         """What the files have under each of the keys."""

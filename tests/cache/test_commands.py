@@ -84,7 +84,7 @@ def test_the_features_folder_may_come_from_the_environment(root: Path) -> None:
 def test_an_unknown_name_suggests_the_nearest(root: Path) -> None:
     error = invoke(root, "info", "tyo").exception
     assert isinstance(error, NotFound)
-    assert "did you mean 'toy'?" in str(error)
+    assert "Did you mean 'toy'?" in str(error)
     assert list_datasets(root / "nowhere") == []
     assert "Nothing" in invoke(root / "nowhere", "gc").stdout
     assert "pgm extract" in invoke(root / "nowhere", "ls").stdout
@@ -353,7 +353,7 @@ def test_a_dataset_offers_its_stores_and_says_how_to_choose(root: Path) -> None:
         dataset.features("text", "zzz")
     with pytest.raises(NotFound, match="no vision features; it has audio, text"):
         dataset.features("vision")
-    with pytest.raises(NotFound, match="did you mean 'text'"):
+    with pytest.raises(NotFound, match="Did you mean 'text'"):
         dataset.features("txt")
     with pytest.raises(NotFound, match="no dataset 'food'"):
         open_dataset(root, "food")
@@ -366,7 +366,7 @@ def test_a_version_by_number_or_name_and_what_there_is_otherwise(root: Path) -> 
     assert len(open_dataset(root, "toy").features("text")) == 8, "a limited version shadows nothing"
     assert len(open_dataset(root, "toy", "limit-4").features("text")) == 4
     assert len(open_dataset(root, "toy", 2).features("text")) == 4
-    with pytest.raises(NotFound, match=r"no version 'limt-4'; it has .*limit-4; did you mean 'limit-4'"):
+    with pytest.raises(NotFound, match=r"no version 'limt-4'; it has .*limit-4. Did you mean 'limit-4'"):
         open_dataset(root, "toy", "limt-4")
     with pytest.raises(NotFound, match="no version 9; it has 1, 2"):
         open_dataset(root, "toy", 9)

@@ -203,7 +203,7 @@ def test_a_typo_suggests_the_nearest_and_lists_what_is_there(tmp_path: Path) -> 
     with pytest.raises(NotFound, match=r"it has none but its own\. Draw one with pgm cache split toy"):
         open_split(dataset, "mine")
     make_split(dataset, "random", name="mine")
-    with pytest.raises(NotFound, match=r"no split named 'mnie'; it has mine; did you mean 'mine'\? Draw one"):
+    with pytest.raises(NotFound, match=r"no split named 'mnie'; it has mine. Did you mean 'mine'\? Draw one"):
         open_split(dataset, "mnie")
 
 

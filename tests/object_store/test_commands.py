@@ -159,5 +159,5 @@ def test_what_is_wrong_with_a_place_is_said_first_and_plainly(
 
 
 def test_a_dataset_that_is_not_there_is_told_with_its_place(places: Places) -> None:
-    with pytest.raises(NotFound, match=r"no dataset 'toi' in s3://.*/some/features/; did you mean 'toy'"):
+    with pytest.raises(NotFound, match=r"no dataset 'toi' in s3://.*/some/features/. Did you mean 'toy'"):
         run("cache", "split", "toi", "--by", "label", "--features", places.url)

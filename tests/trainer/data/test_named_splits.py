@@ -135,7 +135,7 @@ def test_the_command_takes_a_split_and_refuses_a_typo(grouped: Path, tmp_path: P
         return json.loads(result.stdout)
 
     assert train("--split", "mine")["samples"] == {"train": 115, "val": 13, "test": 32}
-    with pytest.raises(NotFound, match=r"no split named 'mien'; it has mine; did you mean 'mine'\?") as typo:
+    with pytest.raises(NotFound, match=r"no split named 'mien'; it has mine. Did you mean 'mine'\?") as typo:
         train("--split", "mien")
     assert typo.value.exit_code == 2
 

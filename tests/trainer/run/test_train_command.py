@@ -119,7 +119,7 @@ def test_one_dataset_needs_no_name_several_are_listed_and_none_names_the_remedy(
         train_json(tmp_path / "two", tmp_path / "runs")
     assert several.value.exit_code == 2
     assert train_json(tmp_path / "two", tmp_path / "runs", "--dataset", "second", "--method", "text")["run"]
-    with pytest.raises(NotFound, match="did you mean 'second'"):
+    with pytest.raises(NotFound, match="Did you mean 'second'"):
         train_json(tmp_path / "two", tmp_path / "runs", "--dataset", "secnd")
 
 

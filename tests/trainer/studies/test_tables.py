@@ -437,7 +437,7 @@ def test_a_plan_trains_nothing(toy: Path, tmp_path: Path) -> None:
         (["table", "3", "--format=html"], "use rich, markdown, latex, csv, json"),
         (["table", "3", "--seeds=0"], "1 or more"),
         (["table", "3", "--workers=0"], "at least one worker"),
-        (["table", "3", "--dataset=tyo"], "did you mean 'toy'"),
+        (["table", "3", "--dataset=tyo"], "Did you mean 'toy'"),
         (["ablate", "--vary=iterations"], "--vary takes"),
     ],
 )
