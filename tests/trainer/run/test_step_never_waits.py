@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 META = torch.device("meta")
 SCORES = ("self_mm", "mmim")
 MODALITIES = ("text", "vision")
+COUNTS = {"train": 32, "val": 8, "test": 8}
 SIZES = {"dim": 8, "heads": 2, "feedforward": 16, "pretrain_epochs": 1, "epochs": 1, "batch": 16}
 
 
@@ -54,8 +55,7 @@ def features(tmp_path_factory: pytest.TempPathFactory, make_toy: Callable[..., P
 
     def root(task: str) -> Path:
         if task not in made:
-            counts = {"train": 32, "val": 8, "test": 8}
-            made[task] = make_toy(tmp_path_factory.mktemp(task), task=task, counts=counts, missing=0.2, groups=8)
+            made[task] = make_toy(tmp_path_factory.mktemp(task), task=task, counts=COUNTS, missing=0.2, groups=8)
         return made[task]
 
     return root
@@ -122,7 +122,7 @@ def test_nor_does_retrieval_and_nor_do_the_utterances_around(
 ) -> None:
     names, orders = uploads_of(on_nothing(features("retrieval"), tmp_path, "pgm"))
     assert len(names) == orders, names
-    single = make_toy(tmp_path / "single", longest=1, groups=8, missing=0.2)
+    single = make_toy(tmp_path / "single", longest=1, counts=COUNTS, groups=8, missing=0.2)
     names, orders = uploads_of(on_nothing(single, tmp_path, "pgm", context=Context(2)))
     assert len(names) == orders, names
 
