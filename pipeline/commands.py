@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,6 +50,18 @@ EXAMPLE = """Example:
     pgm extract digits --features s3://bucket/features
 
 Rerunning the same command continues where it stopped and encodes what is new or changed, nothing else."""
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep what is made here from Python's collector of cycles, now and later: there are none among the sources of a
+    dataset, and going through a million of them again and again took a tenth of a rerun (11.4 against 10.2 s)."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def extract_command(
@@ -158,7 +172,8 @@ def extract_command(
         "id": id_column,
         "group": group_column,
     }
-    collection = load_any(dataset, root, {**columns, "series": series_columns(series_column or [])}, name, task, hf)
+    with uncollected():
+        collection = load_any(dataset, root, {**columns, "series": series_columns(series_column or [])}, name, task, hf)
     # torch and transformers take seconds to import: a dataset that is not there is told before.
     from ..console import ExtractionDisplay
     from .extraction import ExtractOptions, extract

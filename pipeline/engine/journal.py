@@ -102,6 +102,8 @@ def first_half(digests: Digests) -> NDArray[np.uint64]:
 
 def file_keys(media: Sequence[Media | None]) -> Digests:
     """(N, 16) what each file is known by; zeros for what is no file, cannot be seen, or changed a moment ago."""
+    if not any(issubclass(kind, FileMedia) for kind in set(map(type, media))):
+        return np.zeros((len(media), 16), np.uint8)
     settled = (time.time() - SETTLED) * 1e9
     return np.frombuffer(b"".join(_key(source, settled) for source in media), np.uint8).reshape(-1, 16)
 
