@@ -50,6 +50,7 @@ class PMRConfig(BalanceConfig):
     """pmr_alpha: weight of the pull. pmr_mu: of the entropy, for `undecided` epochs. momentum: of older prototypes."""
 
     names: ClassVar[tuple[str, ...]] = ("pmr",)
+    version: ClassVar[int] = 2  # 1: means over the chosen rows alone, rounded in another order
     classes_for: ClassVar[str] = "PMR keeps a prototype of every class"
     pmr_alpha: Weight = 1.0
     pmr_mu: Weight = 0.1
