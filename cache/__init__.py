@@ -38,5 +38,6 @@ from .store import IndexBuilder as IndexBuilder
 from .store import Store as Store
 from .store import Version as Version
 from .store import open_features as open_features
+from .store import token_times as token_times
 from .store import verified_rows as verified_rows
 from .store import write_features as write_features

@@ -42,6 +42,16 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded dataset, written once."""
+    from pgm.pipeline import load_dataset
+
+    root = tmp_path_factory.mktemp("digits data")  # a space, as users' paths have
+    load_dataset("digits", root)
+    return root
+
+
+@pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """A real S3 server on loopback, for the whole session."""
     command = [sys.executable, "-c", "from moto.server import main; main(['-H', '127.0.0.1', '-p', '0'])"]

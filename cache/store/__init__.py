@@ -7,6 +7,7 @@ from .index import Index as Index
 from .index import IndexBuilder as IndexBuilder
 from .store import Draft as Draft
 from .store import Store as Store
+from .times import token_times as token_times
 from .verified import verified_rows as verified_rows
 from .version import Log as Log
 from .version import Version as Version

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.metadata import entry_points
 from pathlib import Path
 
-from ...cache.errors import NotFound, UserError
+from ...cache.errors import NotFound
 from ...cache.nearest import did_you_mean
 from ..collection import Collection
+from ..plugins import installed
 from . import av_mnist, crema_d, digits, food101, iemocap, meld, mosi, mvsa, wikipedia
 from .home import find_root
 from .page import Finding, Page, counts, differences
@@ -96,16 +96,7 @@ ADAPTERS: dict[str, Adapter] = {
 @cache
 def adapters() -> dict[str, Adapter]:
     """Every adapter by name, ours and other packages'. Raises UserError for an entry point that is not one."""
-    found = dict(ADAPTERS)
-    for point in entry_points(group=GROUP):
-        adapter = point.load()
-        if not isinstance(adapter, Adapter):
-            raise UserError(
-                f"The entry point {point.name!r} of {GROUP} ({point.value}) is a {type(adapter).__name__}, and not an "
-                "Adapter."
-            )
-        found[adapter.name] = adapter
-    return found
+    return ADAPTERS | {adapter.name: adapter for adapter in installed(GROUP, Adapter)}
 
 
 def adapter_named(name: str) -> Adapter:

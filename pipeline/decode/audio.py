@@ -14,7 +14,6 @@ import math
 import av
 import numpy as np
 import soundfile
-from scipy.signal import resample_poly
 
 from .container import check_codec, opened
 from .errors import DecodeError, refusing
@@ -42,8 +41,7 @@ def decode_audio(data: bytes, rate: int, seconds: float) -> np.ndarray:
         if not np.isfinite(wave).all():
             raise DecodeError("samples that are not finite numbers")
         if found != rate:
-            common = math.gcd(found, rate)
-            wave = resample_poly(wave, rate // common, found // common).astype(np.float32)
+            wave = _resampled(wave, found, rate)
         return np.ascontiguousarray(wave[: int(seconds * rate)], dtype=np.float32)
 
 
@@ -57,6 +55,14 @@ def check_sound(rate: int, channels: int, seconds: float) -> None:
         raise DecodeError(
             f"{seconds:g} s of {channels} channels at {rate:,} Hz are {size:,} bytes; the limit is {MAX_SOUND_BYTES:,}"
         )
+
+
+def _resampled(wave: np.ndarray, found: int, rate: int) -> np.ndarray:
+    # It takes half a second to import, in every worker of every modality.
+    from scipy.signal import resample_poly
+
+    common = math.gcd(found, rate)
+    return np.asarray(resample_poly(wave, rate // common, found // common), dtype=np.float32)
 
 
 def _read_soundfile(data: bytes, seconds: float) -> tuple[np.ndarray, int]:

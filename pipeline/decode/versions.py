@@ -17,7 +17,7 @@ from PIL import features
 
 # Raise a modality's number when any bytes it accepted before may decode to other numbers: another conversion,
 # resampling or choice of frames, another rule of scaling. Refusing more, or less, needs no new number.
-DECODE_VERSION: Mapping[str, int] = {"text": 1, "vision": 2, "audio": 1, "series": 1}
+DECODE_VERSION: Mapping[str, int] = {"text": 1, "vision": 3, "audio": 1, "series": 1}
 
 
 def library_versions() -> dict[str, str]:

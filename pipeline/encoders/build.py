@@ -1,7 +1,8 @@
 """From an `EncoderSpec` to a frozen encoder: one that is code (`tiny`, `patch`, another package's), or a checkpoint.
 
 A checkpoint's kind is read from its configuration. No remote code is ever run. A hub id's commit is resolved once, so
-that every worker loads the same files.
+that every worker loads the same files. transformers' parts are asked for where they are used: those that models need
+take three seconds to import, which an encoder that is code does without.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, AutoVideoProcessor
-from transformers.utils import logging as transformers_logging
 
 from ...cache.errors import NotFound, UserError
 from .audio import SpectrogramEncoder
@@ -27,11 +26,12 @@ from .spec import EncoderSpec
 from .static import build_static, check_text, is_static
 from .text import TextEncoder
 from .video import VideoEncoder
-from .vision import VisionEncoder
+from .vision import PixelEncoder
 from .waveform import WaveformEncoder
 
 # Parts of a model that its hidden states do not pass through.
 UNUSED = ("pooler", "mask_token", "masked_spec_embed", "head", "heads", "predictor", "visual_projection")
+PROCESSORS = {"text": "AutoTokenizer", "vision": "AutoImageProcessor", "audio": "AutoFeatureExtractor"}
 # Which package brings a library that some checkpoints need.
 EXTRAS = {"timm": "pgm[timm]", "torchvision": "pgm[vision]"}
 
@@ -44,8 +44,8 @@ def build_encoder(spec: EncoderSpec) -> FrozenEncoder:
     """
     if builder := builder_of(spec.source):
         return builder.build_for(spec)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     checkpoint = locate(spec.source, spec.revision)
     if is_static(checkpoint):
         return build_static(spec, checkpoint)
@@ -125,7 +125,7 @@ def _model(checkpoint: Checkpoint, family: Family, config: Any) -> Any:
 
 def _config(checkpoint: Checkpoint) -> Any:
     try:
-        return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        return transformers.AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise NotFound(
             f"No encoder could be loaded from the folder of {checkpoint.name!r}: {_first_line(error)}\n"
@@ -134,11 +134,11 @@ def _config(checkpoint: Checkpoint) -> Any:
 
 
 def _processor(checkpoint: Checkpoint, family: Family) -> Any:
-    auto: Any = {"text": AutoTokenizer, "vision": AutoImageProcessor, "audio": AutoFeatureExtractor}[family.modality]
+    auto: Any = getattr(transformers, PROCESSORS[family.modality])
     # Pillow's resampling is deterministic across machines; where a processor has no such backend, it is torchvision's.
-    options = {"backend": "pil"} if issubclass(family.encoder, VisionEncoder | VideoEncoder) else {}
+    options = {"backend": "pil"} if issubclass(family.encoder, PixelEncoder) else {}
     if family.encoder is VideoEncoder and not (checkpoint.folder / "preprocessor_config.json").is_file():
-        auto, options = AutoVideoProcessor, {}
+        auto, options = transformers.AutoVideoProcessor, {}
     try:
         return auto.from_pretrained(checkpoint.folder, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 
 from ...cache.errors import UserError
 from ..media import Media
+from ..plugins import installed
 from .base import FrozenEncoder
 from .spec import EncoderSpec
 
@@ -52,16 +52,7 @@ def builders() -> dict[str, Builder]:
     from .series import PATCH
     from .tiny import TINY
 
-    found = {builder.name: builder for builder in (TINY, PATCH)}
-    for point in entry_points(group=GROUP):
-        builder = point.load()
-        if not isinstance(builder, Builder):
-            raise UserError(
-                f"The entry point {point.name!r} of {GROUP} ({point.value}) is a {type(builder).__name__}, and not a "
-                "Builder."
-            )
-        found[builder.name] = builder
-    return found
+    return {builder.name: builder for builder in (TINY, PATCH, *installed(GROUP, Builder))}
 
 
 def builder_of(source: str) -> Builder | None:

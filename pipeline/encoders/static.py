@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import transformers
 import xxhash
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from ...cache.errors import NotFound, UserError
 from ..decode import decode_text
@@ -39,7 +39,7 @@ class WordVectors(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
         super().__init__()
-        self.config = PretrainedConfig(**config)
+        self.config = transformers.PretrainedConfig(**config)
         for name in ("embeddings", "mapping", "weights"):
             tensor = tensors.get(name)
             if tensor is None or name == "mapping":

@@ -11,23 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from torch import nn
-from transformers import (
-    ASTConfig,
-    ASTFeatureExtractor,
-    ASTModel,
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    PreTrainedTokenizerFast,
-    T5Config,
-    T5EncoderModel,
-)
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from .audio import DistilledSpectrogramEncoder
 from .base import FrozenEncoder
@@ -50,28 +39,30 @@ def seeded(build: Callable[[], nn.Module]) -> nn.Module:
 
 def tiny_text() -> tuple[nn.Module, Any]:
     """A T5 encoder over bytes; texts are cut at 16 tokens."""
-    config = T5Config(
+    config = transformers.T5Config(
         vocab_size=384, d_model=WIDTH, d_kv=WIDTH // HEADS, d_ff=2 * WIDTH, num_layers=LAYERS, num_heads=HEADS
     )
-    return seeded(lambda: T5EncoderModel(config)), byte_tokenizer(limit=16)
+    return seeded(lambda: transformers.T5EncoderModel(config)), byte_tokenizer(limit=16)
 
 
-def byte_tokenizer(limit: int) -> PreTrainedTokenizerFast:
+def byte_tokenizer(limit: int) -> Any:
     """ByT5's ids (pad 0, end 1, unknown 2, then the 256 byte values) without its pure-Python tokenizer, which takes
     longer than this preset's model.
     """
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
     vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2}
     vocabulary |= {character: byte + 3 for byte, character in bytes_to_unicode().items()}
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=limit, **names)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=limit, **names)
 
 
 def tiny_vision() -> tuple[nn.Module, Any]:
     """A CLIP vision tower on 32x32 pixels in patches of 8: 16 patches and CLS."""
-    config = CLIPVisionConfig(
+    config = transformers.CLIPVisionConfig(
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
         num_hidden_layers=LAYERS,
@@ -79,13 +70,13 @@ def tiny_vision() -> tuple[nn.Module, Any]:
         image_size=32,
         patch_size=8,
     )
-    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    return seeded(lambda: CLIPVisionModel(config)), processor
+    processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return seeded(lambda: transformers.CLIPVisionModel(config)), processor
 
 
 def tiny_audio() -> tuple[nn.Module, Any]:
     """An AST on 64 mel bins and 2.24 s in patches of 32: 14 patches, CLS and the distillation token."""
-    config = ASTConfig(
+    config = transformers.ASTConfig(
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
         num_hidden_layers=LAYERS,
@@ -96,7 +87,8 @@ def tiny_audio() -> tuple[nn.Module, Any]:
         max_length=224,
         num_mel_bins=64,
     )
-    return seeded(lambda: ASTModel(config)), ASTFeatureExtractor(max_length=224, num_mel_bins=64)
+    extractor = transformers.ASTFeatureExtractor(max_length=224, num_mel_bins=64)
+    return seeded(lambda: transformers.ASTModel(config)), extractor
 
 
 MODELS: dict[str, tuple[str, Callable[[], tuple[nn.Module, Any]]]] = {

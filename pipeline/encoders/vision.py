@@ -5,6 +5,7 @@ a map, which is read row by row. A video gives `frames` images, their tokens in 
 from __future__ import annotations
 
 import io
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -43,17 +44,16 @@ def largest_side(processor: Any) -> int:
     return max((pixels for pixels in size.values() if isinstance(pixels, int)), default=0)
 
 
-class VisionEncoder(FrozenEncoder):
-    """Pixels (B, 3, H, W) -> (B, S, D); S is the same for every image."""
+class PixelEncoder(FrozenEncoder):
+    """What encoders of pictures and of clips share: a processor brings all to one size, so that S is the same for
+    every item. `frames` is how many images it takes of each."""
 
-    version = 1
     medium = "vision"
-    cpu_batch = 8
+    frames: int
 
     def __init__(self, spec: Any, model: nn.Module, *args: Any, processor: Any, **kwargs: Any) -> None:
         self.processor = processor
         self.has_cls = has_cls_token(model)
-        self.frames = spec.frames or 1
         super().__init__(spec, model, *args, **kwargs)
 
     @property
@@ -62,23 +62,12 @@ class VisionEncoder(FrozenEncoder):
         return self._grid[1]
 
     def decode(self, media: Media) -> Any:
-        """(frames, 3, H, W) float32 as the processor makes them: a picture waits at the size the model takes."""
+        """float32 pixels as the processor makes them: an item waits at the size the model takes."""
         return self._pixels(pictures(media, self.frames, largest_side(self.processor)))
 
+    @abstractmethod
     def _pixels(self, frames: list[Image.Image]) -> Any:
-        # Channels are stated: the processor would otherwise guess them of a 3-pixel-high image.
-        pixels = self.processor(frames, return_tensors="np", input_data_format="channels_last")["pixel_values"]
-        return np.asarray(pixels, np.float32)
-
-    def collate(self, items: Sequence[Any]) -> Batch:
-        return {"pixel_values": torch.from_numpy(np.concatenate(items))}
-
-    def hidden(self, batch: Batch) -> torch.Tensor:
-        hidden = super().hidden(batch)
-        return hidden.reshape(-1, self.frames * hidden.shape[1], hidden.shape[2])
-
-    def token_lengths(self, batch: Batch) -> list[int]:
-        return [-1] * (len(batch["pixel_values"]) // self.frames)
+        """What `collate` takes of an item's images."""
 
     @property
     def same_length(self) -> int | None:
@@ -95,6 +84,32 @@ class VisionEncoder(FrozenEncoder):
             "processor_config": settings(self.processor),
             "decode": {"frames": self.frames},
         }
+
+
+class VisionEncoder(PixelEncoder):
+    """Pixels (B, 3, H, W) -> (B, S, D), the tokens of an item's images in a row."""
+
+    version = 1
+    cpu_batch = 8
+
+    def __init__(self, spec: Any, *args: Any, **kwargs: Any) -> None:
+        self.frames = spec.frames or 1
+        super().__init__(spec, *args, **kwargs)
+
+    def _pixels(self, frames: list[Image.Image]) -> Any:
+        # Channels are stated: the processor would otherwise guess them of a 3-pixel-high image.
+        pixels = self.processor(frames, return_tensors="np", input_data_format="channels_last")["pixel_values"]
+        return np.asarray(pixels, np.float32)
+
+    def collate(self, items: Sequence[Any]) -> Batch:
+        return {"pixel_values": torch.from_numpy(np.concatenate(items))}
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        hidden = super().hidden(batch)
+        return hidden.reshape(-1, self.frames * hidden.shape[1], hidden.shape[2])
+
+    def token_lengths(self, batch: Batch) -> list[int]:
+        return [-1] * (len(batch["pixel_values"]) // self.frames)
 
 
 class TimmEncoder(VisionEncoder):

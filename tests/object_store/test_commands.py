@@ -19,8 +19,10 @@ from .conftest import TINY, Places, import_arrays, run, said
 TABLE = ["--dataset=toy", "--seeds=1", "--workers=1", *TINY]
 
 
-def test_extract_writes_what_it_writes_to_a_folder_and_goes_on_from_it(places: Places, tmp_path: Path) -> None:
-    asked = ["extract", "digits", "--limit=24", "--modality=text", "--executor=serial", "--root", tmp_path / "raw"]
+def test_extract_writes_what_it_writes_to_a_folder_and_goes_on_from_it(
+    places: Places, digits_root: Path, tmp_path: Path
+) -> None:
+    asked = ["extract", "digits", "--limit=24", "--modality=text", "--executor=serial", "--root", digits_root]
     places_of = (tmp_path / "features", f"{places.bucket}/extracted")
     here, there = (said(*asked, "--features", place)["modalities"] for place in places_of)
     assert open_features(here["text"]["store"]).content == open_features(there["text"]["store"]).content
@@ -110,9 +112,9 @@ def test_tables_ablations_figures_and_the_report(places: Places, tmp_path: Path)
     assert report["runs"] >= 8
 
 
-def test_the_demo(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo(bucket: str, digits_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def few(name: str) -> Collection:
-        return load_dataset(name, tmp_path / "raw").limited(40).only(["text"])
+        return load_dataset(name, digits_root).limited(40).only(["text"])
 
     monkeypatch.setattr(demo, "load_dataset", few)
     monkeypatch.setattr(demo, "METHODS", ("concat",))

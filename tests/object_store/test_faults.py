@@ -23,8 +23,8 @@ FAULTS = ("500", "lost", "stall")
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Silence is given up after half a second."""
-    monkeypatch.setattr(remote, "STALLED", timedelta(seconds=0.5))
+    """Silence is given up after a quarter of a second."""
+    monkeypatch.setattr(remote, "STALLED", timedelta(seconds=0.25))
     remote.client.cache_clear()
     yield
     remote.client.cache_clear()
@@ -68,8 +68,8 @@ def test_importing_splitting_and_compacting(what: str, bucket: str, proxy: Any, 
     assert told(there) == told(tmp_path)
 
 
-def test_extracting(bucket: str, proxy: Any, tmp_path: Path) -> None:
-    asked = ["extract", "digits", "--limit=24", "--modality=text", "--executor=serial", "--root", tmp_path / "raw"]
+def test_extracting(bucket: str, proxy: Any, digits_root: Path) -> None:
+    asked = ["extract", "digits", "--limit=24", "--modality=text", "--executor=serial", "--root", digits_root]
     there = f"{bucket}/faulty-extract"
     proxy.faults += [(put_of(name), what) for what in ("lost", "500") for name in ("zarr.json", ".index", "/versions/")]
     proxy.faults += [(get_of("/versions/"), what) for what in ("500", "cut", "lost")]

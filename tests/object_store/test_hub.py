@@ -64,8 +64,8 @@ def test_there_and_back_again_in_one_commit_and_only_what_is_new(hub: Hub, tmp_p
     assert len(open_dataset(back, "grown").samples) == 66
 
 
-def test_the_page_says_what_is_in_it(hub: Hub, tmp_path: Path) -> None:
-    few = load_dataset("digits", tmp_path / "raw").limited(24).only(["text"])
+def test_the_page_says_what_is_in_it(hub: Hub, digits_root: Path, tmp_path: Path) -> None:
+    few = load_dataset("digits", digits_root).limited(24).only(["text"])
     extract(few, tmp_path, ExtractOptions(executor="serial"))
     run("cache", "push", "digits", URL, "--features", tmp_path)
     page = hub.commits["somebody/features"][-1]["README.md"].decode()

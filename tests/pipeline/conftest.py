@@ -13,14 +13,6 @@ from pgm.pipeline import Collection, ExtractOptions, extract, load_dataset
 
 
 @pytest.fixture(scope="session")
-def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded dataset, written once."""
-    root = tmp_path_factory.mktemp("digits data")  # a space, as users' paths have
-    load_dataset("digits", root)
-    return root
-
-
-@pytest.fixture(scope="session")
 def digits(digits_root: Path) -> Collection:
     return load_dataset("digits", digits_root)
 

@@ -42,9 +42,13 @@ def seal() -> None:
 def extract() -> None:
     """`pgm` with this process's arguments, sealed."""
     # Imports look for libraries by programs of their own (ldconfig, uname): they come before the seal.
+    import scipy.signal  # noqa: F401
     from pgm.cli import main
-    from pgm.pipeline import encoders, extraction  # noqa: F401
+    from pgm.pipeline import EncoderSpec, extraction  # noqa: F401
+    from pgm.pipeline.encoders import build_encoder
 
+    for modality in ("text", "vision", "audio"):
+        build_encoder(EncoderSpec(modality))
     seal()
     main()
 

@@ -15,8 +15,18 @@ import pytest
 import soundfile
 import torch
 import transformers
+from pgm.cache import (
+    Identity,
+    ids_digest,
+    open_dataset,
+    open_features,
+    storage_at,
+    token_times,
+    write_features,
+)
 from pgm.cache.errors import UserError
-from pgm.pipeline import EncoderSpec
+from pgm.pipeline import EncoderSpec, ExtractOptions, extract
+from pgm.pipeline.datasets.table import Columns, load_table
 from pgm.pipeline.decode import decode_frames
 from pgm.pipeline.encoders import FrozenEncoder, build_encoder
 from pgm.pipeline.encoders.tiny import byte_tokenizer
@@ -312,6 +322,41 @@ def test_the_place_in_time_of_a_clips_tokens_is_recorded(tmp_path: Path) -> None
     assert (fields["grid"], fields["decode"]["frames"]) == ([2, 2, 2], 4)
     with pytest.raises(UserError, match=r"takes clips of 4 frames\. Leave --frames out"):
         build_encoder(EncoderSpec("vision", str(folder), frames=8))
+
+
+@pytest.mark.parametrize("name", ["videomae", "vivit"])
+def test_a_clips_tokens_lie_where_what_they_see_happens(name: str, tmp_path: Path) -> None:
+    """Two clips that differ in their second half only: their embedded tokens differ exactly where times say so."""
+    folder = write(FAMILIES[name], tmp_path / "checkpoint")
+    for clip, late in (("still", 40), ("moving", 220)):
+        with av.open(str(tmp_path / f"{clip}.mp4"), "w") as container:
+            stream = container.add_stream("mpeg4", rate=8)
+            stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+            for shade in (40, 40, 40, 40, late, late, late, late):
+                picture = av.VideoFrame.from_ndarray(np.full((24, 32, 3), shade, np.uint8), format="rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+    (tmp_path / "clips.csv").write_text("clip,label\nstill.mp4,a\nmoving.mp4,b\n")
+    clips = load_table(tmp_path / "clips.csv", Columns(image="clip", label="label"))
+    encoders = {"vision": EncoderSpec("vision", str(folder), layer=0)}
+    extract(clips, tmp_path / "f", ExtractOptions(encoders=encoders, executor="serial"))
+    features = open_dataset(tmp_path / "f", "clips").features("vision")
+    times = token_times(features, 0, seconds=1.0)
+    differs = np.abs(features[0].astype(float) - features[1].astype(float)).max(1) > 1e-3
+    placed = ~np.isnan(times)
+    assert sorted(set(times[placed].tolist())) == [0.25, 0.75]
+    assert (len(times), int((~placed).sum())) == (len(features[0]), int(name == "vivit"))
+    assert np.array_equal(differs[placed], times[placed] > 0.5)
+    np.testing.assert_allclose(token_times(features, 0, seconds=8.0), 8 * times)
+
+
+def test_pooled_tokens_and_pictures_have_no_times(tmp_path: Path, media: dict[str, list[Media]]) -> None:
+    for fields, why in (({"grid": [2, 2, 2], "pooling": "mean"}, "were pooled"), ({"pooling": "none"}, "not tubelets")):
+        ids, storage = ["a"], storage_at(tmp_path)
+        identity = Identity("vision", "toy", fields)
+        write_features(storage, identity, ids, ids_digest(ids), [8], np.zeros((8, 4), np.float32), "float32")
+        with pytest.raises(UserError, match=why):
+            token_times(open_features(tmp_path / identity.folder), 0)
 
 
 def test_layers_of_a_map_have_their_own_width(tmp_path: Path, media: dict[str, list[Media]]) -> None:

@@ -42,7 +42,7 @@ from pgm.trainer.tasks import Classification
 from safetensors.torch import load_file, save_file
 
 from ..conftest import TINY
-from .test_tables import finished_runs, started, wait_for
+from .test_tables import finished_runs, said, started, wait_for
 
 QUICK = {**TINY, "epochs": 1, "pretrain_epochs": 1}
 SWITCHES = [f"--set={name}={value}" for name, value in QUICK.items()]
@@ -220,10 +220,7 @@ def test_a_killed_table_continues(toy: Path, tmp_path: Path) -> None:
     process.communicate()
     there = {path.parent for path in finished_runs(runs)}
     kept = {path: stamp for path, stamp in stamps(runs).items() if path.parent in there}
-    again = started([*words, "--json"], tmp_path)
-    output, errors = again.communicate(timeout=120)
-    assert again.returncode == 0, errors
-    assert [len(row["seeds"]) for row in json.loads(output)["laziness"]] == [2, 2, 2]
+    assert [len(row["seeds"]) for row in said([*words, "--json"])["laziness"]] == [2, 2, 2]
     now = stamps(runs)
     assert {path: now[path] for path in kept} == kept
 
