@@ -48,12 +48,14 @@ def write_features(
     store = Store.create(dataset, identity, tokens.shape[1], stored)
     ends, failures = np.cumsum(counts), dict(errors or {})
     flat, row_bytes = as_bytes(tokens), tokens.shape[1] * tokens.dtype.itemsize
+    # The same bytes are other numbers in another type.
+    seed = 0 if tokens.dtype == stored else tokens.dtype.itemsize
 
     @cache
     def digests(row: int) -> tuple[str, int]:
         """A sample's source, which is xxh3_128 of its rows, and xxh3_64 of them; ("", 0) without rows."""
         values = flat[(ends[row] - counts[row]) * row_bytes : ends[row] * row_bytes]
-        whole = xxhash.xxh3_128_intdigest(values)
+        whole = xxhash.xxh3_128_intdigest(values, seed)
         short = whole & ((1 << 64) - 1) if len(values) > HALVED else xxhash.xxh3_64_intdigest(values)
         return (f"{whole:032x}", short) if counts[row] else ("", 0)
 

@@ -85,6 +85,18 @@ def test_checksums_are_xxh3_64_of_the_rows_whatever_their_size(tmp_path: Path) -
     assert opened(tmp_path).index.source[39].tobytes() == xxhash.xxh3_128_digest(parts[39])
 
 
+def test_the_same_bytes_of_another_type_are_other_features(tmp_path: Path) -> None:
+    """Two tokens of float16 have the bytes of one of float32, of the same width."""
+    halves = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float16)
+    whole = np.random.default_rng(1).normal(size=(1, 8)).astype(np.float16).astype(np.float32)
+    both = np.frombuffer(whole.tobytes(), np.float16).reshape(2, 8)
+    assert np.isfinite(both).all()
+    dataset = storage_at(tmp_path / "toy")
+    for values in (halves, both, whole):
+        write_features(dataset, IDENTITY, ["a"], ids_digest(["a"]), [len(values)], values)
+        assert np.array_equal(opened(tmp_path)[0], values.astype(np.float16))
+
+
 def test_a_notebook_shows_what_a_store_holds_and_no_markup_of_its_names(tmp_path: Path) -> None:
     identity = Identity("text", "<img src=x onerror=alert(1)>", {})
     write_features(storage_at(tmp_path / "<b>toy"), identity, IDS, ids_digest(IDS), LENGTHS, tokens())
