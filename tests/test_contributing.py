@@ -17,8 +17,8 @@ FILES = {
             'ADAPTER = Adapter("throwaway", "a copy of digits", ("text",), PAGE, look, load)\n'
         ),
         "pipeline/datasets/__init__.py": (
-            "    found = dict(ADAPTERS)\n",
-            "    from .throwaway import ADAPTER\n    found = {**ADAPTERS, ADAPTER.name: ADAPTER}\n",
+            "    return ADAPTERS | {",
+            "    from .throwaway import ADAPTER\n\n    return ADAPTERS | {ADAPTER.name: ADAPTER} | {",
         ),
     },
     "encoder": {
@@ -27,8 +27,8 @@ FILES = {
             'THROWAWAY = Builder("throwaway", ("smell",), "a copy of tiny", TINY.build)\n'
         ),
         "pipeline/encoders/builders.py": (
-            "for builder in (TINY, PATCH)}",
-            "for builder in (TINY, PATCH, __import__('pgm.pipeline.encoders.throwaway', fromlist=['x']).THROWAWAY)}",
+            "for builder in (TINY, PATCH, *",
+            "for builder in (TINY, PATCH, __import__('pgm.pipeline.encoders.throwaway', fromlist=['x']).THROWAWAY, *",
         ),
     },
     "method": {

@@ -140,9 +140,11 @@ class Pipeline:
                 making, start, future = self.parts.popleft()
                 part = self.result_of(future)
                 making.parts -= 1
+                # With their digests, before failures can make the segment whole, which is then written.
+                items = making.decoded(start, part)
                 if part.failures:
                     self.hand_over(self.fail, making, {start + place: why for place, why in part.failures.items()})
-                yield from self.waiting.add(making.decoded(start, part))
+                yield from self.waiting.add(items)
                 if len(self.open) > LINGER and not self.open[0].parts:
                     yield from self.waiting.of(self.open.popleft())
             elif self.open:

@@ -34,5 +34,5 @@ class Spans:
 
 def starts_of(lengths: Rows) -> Rows:
     """(N,) where each sample's tokens begin when they are packed."""
-    starts: Rows = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+    starts: Rows = np.cumsum(lengths, dtype=np.int64) - lengths
     return starts

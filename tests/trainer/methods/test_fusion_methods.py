@@ -123,7 +123,7 @@ def test_fusions_do_what_their_names_say() -> None:
             super().__init__()
             self.value = torch.tensor(value)
 
-        def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        def forward(self, tokens: torch.Tensor, mask: torch.Tensor, total: int | None) -> torch.Tensor:
             return self.value.expand(len(tokens), -1) * mask.any(1, keepdim=True)
 
     lengths = {"audio": [1, 1], "text": [1, 1], "vision": [1, 0]}
