@@ -34,6 +34,7 @@ from pgm.pipeline.encoders import EncoderSpec, build_encoder
 from pgm.pipeline.engine.commit import Commit
 from pgm.pipeline.engine.held import Found, Held
 from pgm.pipeline.engine.job import encoder_identity
+from pgm.pipeline.engine.journal import Journal
 from pgm.pipeline.engine.options import StoreOptions
 from pgm.pipeline.engine.plan import Estimate, Plan
 from pgm.pipeline.media import TextMedia
@@ -159,6 +160,8 @@ def messages(root: Path) -> list[Row]:
         ids=Generated(lambda row: f"{row:09d}"),
         media=Generated(lambda row: TextMedia(f"sample {row}: " + "twenty words or so of a caption " * 4)),
         sources=np.broadcast_to(np.uint8(1), (MANY, 16)),
+        keys=np.broadcast_to(np.uint8(0), (MANY, 16)),
+        journal=Journal(root / "none.journal"),
         missing=nothing,
         found=Found((), (), {}, 0),
         pending=np.arange(MANY),
