@@ -1,11 +1,12 @@
 """Which items share a forward pass: those of one length, from whatever segments are open.
 
 A sample's bits must not depend on its neighbours. Measured on a CPU (MKL and oneDNN, one thread; T5, BERT, MPNet,
-DeBERTa, CLIP, AST, Wav2Vec2, a pretrained MobileNet; float32 and bfloat16): padding changes bits; so does the number of
-items in a batch where a model has convolutions (MobileNet: 16 items), and in others where the batch has fewer than 16
-rows of tokens; a place in the batch never does. So on a CPU only items of equal length share a batch, and it is filled
-up with copies: to `cpu_batch` items, or to enough rows. On a GPU, whose kernels give no such guarantee, similar lengths
-are padded to the longest of a batch.
+DeBERTa, ModernBERT, Llama, Qwen2, CLIP, AST, Wav2Vec2, a pretrained MobileNet; float32 and bfloat16): padding changes
+bits; so does the number of items in a batch where a model has convolutions (MobileNet: 16 items) or is as wide as
+published ones and computes in bfloat16 (BERT of 384: 682 against 33 items), and in others where the batch has fewer
+than 16 rows of tokens; a place in the batch never does. So on a CPU only items of equal length share a batch, and it is
+filled up with copies: to a fixed number of items, or to enough rows. On a GPU, whose kernels give no such guarantee,
+similar lengths are padded to the longest of a batch.
 
 Short texts share a batch until it has `BATCH_TOKENS`: a small model's pass costs more to enter than to run.
 """
@@ -21,6 +22,7 @@ from typing import Any
 from ..encode import Item
 from ..encoders import FrozenEncoder
 
+REDUCED_BATCH = 16  # items, in bfloat16 and float16
 LEAST_ROWS = 32  # twice the most rows with which another path was seen
 GPU_LENGTHS = 16  # lengths that are padded to one
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32_768}
@@ -87,7 +89,9 @@ def most_items(length: int, encoder: FrozenEncoder) -> int:
 
 def fixed_size(encoder: FrozenEncoder) -> int | None:
     """Items every batch has, where that is fixed."""
-    return encoder.cpu_batch if encoder.device.type == "cpu" else None
+    if encoder.device.type != "cpu":
+        return None
+    return encoder.cpu_batch or (None if encoder.spec.compute == "float32" else REDUCED_BATCH)
 
 
 def length_key(length: int, encoder: FrozenEncoder) -> int:

@@ -21,6 +21,7 @@ from pgm.pipeline.encode import Failure, encode_batch
 from pgm.pipeline.encoders import FrozenEncoder, build_encoder
 from pgm.pipeline.engine.batches import Waiting, filled
 from pgm.pipeline.engine.decoding import decode_part
+from pgm.pipeline.engine.worker import one_thread
 from pgm.pipeline.media import FileMedia, Media, TextMedia
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
@@ -236,6 +237,25 @@ def test_a_samples_bits_do_not_depend_on_who_shares_its_task_or_batch(
             rows = rng.permutation(len(items))[:count]
             for row, tokens in zip(rows, features(encoder, [items[row] for row in rows]), strict=True):
                 assert np.array_equal(tokens, together[row]), (size, count, row)
+
+
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_a_wide_models_bits_do_not_depend_on_how_full_its_batch_is(tmp_path: Path, compute: str) -> None:
+    """At the widths of published checkpoints a matrix product takes other paths than at a test's."""
+    tokenizer = trained_tokenizer("bert")
+    tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    size = {"hidden_size": 384, "num_hidden_layers": 2, "num_attention_heads": 6, "intermediate_size": 1536}
+    config = transformers.BertConfig(vocab_size=len(tokenizer), **size)
+    transformers.BertModel(config).save_pretrained(tmp_path)
+    encoder = build_encoder(EncoderSpec("text", str(tmp_path), compute=compute, device="cpu"))
+    words = sorted(word for word in tokenizer.get_vocab() if word.isalpha())[:40]
+    items: list[Media] = [TextMedia(" ".join(words[(row * step) % 40] for step in (1, 3, 7))) for row in range(400)]
+    with one_thread(encoder):  # as a worker
+        together = features(encoder, items)
+        for count in (1, 5, 33):
+            for tokens, whole in zip(features(encoder, items[:count]), together, strict=False):
+                assert np.array_equal(tokens, whole), count
 
 
 @pytest.mark.parametrize("name", ["t5", "bert", "vit", "ast"])
