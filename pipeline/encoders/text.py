@@ -35,7 +35,7 @@ class TextEncoder(FrozenEncoder):
     prompt: what stands before every text.
     """
 
-    version = 1
+    version = 2  # 1: bits in bfloat16 on a CPU depended on how full the batch was
     medium = "text"
 
     def __init__(
