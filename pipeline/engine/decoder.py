@@ -8,6 +8,7 @@ whoever is killed. Decoders and template end when the other end of their socket 
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
@@ -25,6 +26,7 @@ from .decoding import decode_part
 SIZE = struct.Struct("<Q")
 ALIGNED = 64
 READY = b"r"
+PR_SET_PDEATHSIG = 1
 
 
 class RecordLock:
@@ -55,10 +57,17 @@ def serve(fd: int) -> None:
         if not content:
             return
         if os.fork() == 0:
+            end_with_the_template()
             control.close()
             decode_all(encoder, socket.socket(fileno=fds[0]))
             os._exit(0)
         os.close(fds[0])
+
+
+def end_with_the_template() -> None:
+    """Also a decoder that hangs in a codec, and reads no socket, ends with what forked it (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def decode_all(encoder: Any, worker: socket.socket) -> None:

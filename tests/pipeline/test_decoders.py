@@ -22,6 +22,8 @@ from pgm.pipeline.engine.worker import Pipeline
 from pgm.pipeline.media import FileMedia, Media
 from PIL import Image
 
+from ..conftest import children_that_run
+
 SEGMENT = 16
 
 
@@ -50,8 +52,8 @@ def segments(
 
 def decoding() -> tuple[list[psutil.Process], list[psutil.Process]]:
     """The templates that run below this process, and the decoders that they have forked."""
-    families = [child for child in psutil.Process().children() if decoder.__name__ in child.cmdline()]
-    return families, [one for family in families for one in family.children()]
+    children, every = psutil.Process().children(), children_that_run(decoder.__name__)
+    return [one for one in every if one in children], [one for one in every if one not in children]
 
 
 def test_processes_write_the_same_bytes_whoever_is_killed_and_an_item_that_ends_them_fails(tmp_path: Path) -> None:
@@ -84,11 +86,15 @@ def test_processes_write_the_same_bytes_whoever_is_killed_and_an_item_that_ends_
 
 
 ORPHANS = """
-import os, sys
+import os, sys, time
 from pgm.pipeline.encoders import EncoderSpec, build_encoder
 from pgm.pipeline.engine.decoders import Decoding
 from pgm.pipeline.media import FileMedia
-with Decoding(build_encoder(EncoderSpec("vision")), 1) as decoding:
+class Stuck(FileMedia):
+    def __reduce__(self):
+        return time.sleep, (600,)
+with Decoding(build_encoder(EncoderSpec("vision")), 2) as decoding:
+    stuck = decoding.submit([Stuck(sys.argv[1])])
     decoding.submit([FileMedia(sys.argv[1])]).result()
     print("decoded", flush=True)
     sys.stdin.read()
@@ -103,6 +109,6 @@ def test_no_process_outlives_a_worker_that_is_killed(tmp_path: Path) -> None:
         assert worker.stdout.readline() == b"decoded\n"
         below = psutil.Process(worker.pid).children(recursive=True)
         worker.send_signal(signal.SIGKILL)
-    assert len(below) == 2, "a template and a decoder"
+    assert len(below) == 3, "a template, a decoder that waits and one that hangs"
     _, alive = psutil.wait_procs(below, timeout=20)
     assert not alive

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from pgm.cache.errors import UserError
 from pgm.cli import app
@@ -35,6 +34,7 @@ from pgm.trainer.studies.fusion import STUDY as FUSION
 from pgm.trainer.studies.modules import STUDY as MODULES
 from typer.testing import CliRunner
 
+from ...conftest import children_that_run
 from ..conftest import TINY, write_toy
 
 ALONE = WorkerPool(workers=1)
@@ -224,14 +224,7 @@ def test_a_running_scheduler_trains_the_table(toy: Path, tmp_path: Path) -> None
 
 def workers_of(pid: int) -> list[int]:
     """Dask's worker processes below a process, which are spawned Pythons."""
-    found = []
-    for child in psutil.Process(pid).children(recursive=True):
-        try:
-            if "spawn_main" in " ".join(child.cmdline()):
-                found.append(child.pid)
-        except psutil.NoSuchProcess:
-            continue
-    return found
+    return [child.pid for child in children_that_run("spawn_main", pid)]
 
 
 def test_the_plan_says_what_is_there_and_how_long_the_rest_takes(toy: Path, table3: TablePlan, tmp_path: Path) -> None:
