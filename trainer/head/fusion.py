@@ -173,14 +173,14 @@ class FusionHead(nn.Module, PyTorchModelHubMixin, library_name="pgm", tags=["mul
         return FusionOutput(fused, self.head(self.dropout(fused)))
 
     def _check(self, given: Mapping[str, Mapping[str, Tensor]]) -> None:
-        known = self.config.modalities
+        modalities = self.config.modalities
         found = {m for parts in given.values() for m in parts}
-        for m in sorted(found - set(known)):
-            raise UserError(f"Unknown modality {m!r}; this FusionHead was built for {', '.join(known)}.")
+        for m in sorted(found - set(modalities)):
+            raise UserError(f"Unknown modality {m!r}; this FusionHead was built for {', '.join(modalities)}.")
         for branch, parts in given.items():
-            absent = [m for m in known if m in found and m not in parts]
+            absent = [m for m in modalities if m in found and m not in parts]
             if absent or not parts:
-                lacks = ", ".join(absent or known)
+                lacks = ", ".join(absent or modalities)
                 raise UserError(f"The {branch} branch lacks {lacks}; it holds {', '.join(parts) or 'nothing'}.")
 
     def _combine(self, vectors: list[Float[Tensor, "B D"]]) -> Float[Tensor, "B _"]:

@@ -52,7 +52,7 @@ class Bucket:
         rows = self.unpack(flat)
         return rows if self.mask is None or self.index is not None else rows * self.mask.unsqueeze(2)
 
-    def spread(self, rows: Shaped[Tensor, "R C"]) -> Shaped[Tensor, "T C"]:
+    def broadcast(self, rows: Shaped[Tensor, "R C"]) -> Shaped[Tensor, "T C"]:
         """A row's values at each of its tokens; not for packed buckets."""
         return rows.unsqueeze(1).expand(self.rows, self.length, rows.shape[1]).reshape(-1, rows.shape[1])
 
@@ -122,8 +122,8 @@ class TokenLayout:
 
         totals: the number of real tokens of each, None where the caller does not know it.
         """
-        known = [None] * len(lengths) if totals is None else totals
-        segments = tuple(bucket_of(batch, *each) for each in zip(lengths, masks, known, strict=True))
+        totals = [None] * len(lengths) if totals is None else totals
+        segments = tuple(bucket_of(batch, *each) for each in zip(lengths, masks, totals, strict=True))
         counts = joined([token_counts(s, device) for s in segments])
         return cls._of(batch, segments, counts > 0, counts.clamp(min=1).unsqueeze(1))
 
@@ -156,11 +156,11 @@ class TokenLayout:
     def pack(self, rows: Sequence[Float[Tensor, "_ _ C"]]) -> Float[Tensor, "T C"]:
         return joined([b.pack(x) for b, x in zip(self.buckets, rows, strict=True)])
 
-    def spread(self, rows: Shaped[Tensor, "R C"]) -> Shaped[Tensor, "T C"]:
+    def broadcast(self, rows: Shaped[Tensor, "R C"]) -> Shaped[Tensor, "T C"]:
         """Every row's values, repeated at its tokens."""
         if self.rows is not None:
             return rows.index_select(0, self.rows)
-        return joined([b.spread(x) for b, x in zip(self.buckets, self.split_rows(rows), strict=True)])
+        return joined([b.broadcast(x) for b, x in zip(self.buckets, self.split_rows(rows), strict=True)])
 
     def mean(self, flat: Float[Tensor, "T C"]) -> Float[Tensor, "R C"]:
         """Average over each row's real tokens; zero for a missing modality."""

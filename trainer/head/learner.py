@@ -45,12 +45,12 @@ class Learner(nn.Module):
         mode, by_token = self.config.mask, self.config.gate_scope == "token"
         if mode in ("feature", "qk"):
             hard = harden(gate, self.config.hard)
-            features = hard if by_token else layout.spread(hard)
+            features = hard if by_token else layout.broadcast(hard)
             return (UNMASKED, features) if mode == "feature" else (ScoreMask(query_key=features), None)
         if mode == "channel":
             return ScoreMask(channel=self._additive(layout.mean(gate) if by_token else gate)), None
         if mode == "token":
-            tokens = gate if by_token else layout.spread(gate)
+            tokens = gate if by_token else layout.broadcast(gate)
             return ScoreMask(key=self._additive(tokens.mean(1))), None
         return UNMASKED, None
 

@@ -49,7 +49,7 @@ class Classifiers(nn.Module):
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         if self.config.loss_level == "pooled":
             return F.cross_entropy(logits, target, reduction="none")
-        tokens = layout.spread(target.unsqueeze(1)).squeeze(1)
+        tokens = layout.broadcast(target.unsqueeze(1)).squeeze(1)
         return layout.mean(F.cross_entropy(logits, tokens, reduction="none").unsqueeze(1)).squeeze(1)
 
     def uni(self, u: Float[Tensor, "_ D"], layout: TokenLayout) -> Float[Tensor, ""]:

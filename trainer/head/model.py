@@ -152,8 +152,8 @@ class PgM(
             mask = torch.zeros(batch, 1, dtype=torch.bool, device=device) if missing else masks.get(name)
             inputs.append(torch.zeros(batch, 1, width, dtype=dtype, device=device) if x is None else x)
             present.append(mask)
-        known = [totals.get(m) if m in tokens else 0 for m in self.config.modalities]
-        layout = TokenLayout.build([x.shape[1] for x in inputs], present, batch, device, known)
+        counts = [totals.get(m) if m in tokens else 0 for m in self.config.modalities]
+        layout = TokenLayout.build([x.shape[1] for x in inputs], present, batch, device, counts)
         flat = []
         for name, x, segment in zip(self.config.modalities, inputs, layout.segments, strict=True):
             x = x.to(dtype)
@@ -171,18 +171,18 @@ class PgM(
         return torch.get_default_dtype()
 
     def _check(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[int, torch.device]:
-        known = self.config.modalities
+        widths = self.config.modalities
         for name in [*tokens, *masks]:
-            if name not in known:
-                near = get_close_matches(name, known, 1)
+            if name not in widths:
+                near = get_close_matches(name, widths, 1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise UserError(f"Unknown modality {name!r}; this PgM was built for {', '.join(known)}.{hint}")
+                raise UserError(f"Unknown modality {name!r}; this PgM was built for {', '.join(widths)}.{hint}")
         if not tokens:
-            raise UserError(f"No tokens were given; expected one tensor for {', '.join(known)}.")
+            raise UserError(f"No tokens were given; expected one tensor for {', '.join(widths)}.")
         first = next(iter(tokens.values()))
         for name, x in tokens.items():
-            if x.dim() != 3 or x.shape[2] != known[name] or x.shape[0] != first.shape[0] or x.shape[1] == 0:
-                expected = f"({first.shape[0]}, S, {known[name]}) with S at least 1"
+            if x.dim() != 3 or x.shape[2] != widths[name] or x.shape[0] != first.shape[0] or x.shape[1] == 0:
+                expected = f"({first.shape[0]}, S, {widths[name]}) with S at least 1"
                 raise UserError(f"Tokens of {name!r} have shape {tuple(x.shape)}; expected {expected}.")
             mask = masks.get(name)
             if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
@@ -207,7 +207,7 @@ class PgM(
         self, u: Tensor, p: Tensor, original: Tensor, gates: Gates, layout: TokenLayout
     ) -> tuple[Tensor, Tensor]:
         if self.config.gate_scope == "sample":
-            gates = Gates(layout.spread(gates.uni), layout.spread(gates.paired))
+            gates = Gates(layout.broadcast(gates.uni), layout.broadcast(gates.paired))
         return partition(u, p, original, gates)
 
     def _learn(self, learners: nn.ModuleDict, x: Tensor, gate: Tensor, layout: TokenLayout) -> Float[Tensor, "T D"]:

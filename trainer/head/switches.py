@@ -45,8 +45,8 @@ class Range:
 
     def __str__(self) -> str:
         words = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
-        said = " and ".join(f"{word} {bound:g}" for word, bound in words.items() if bound is not None)
-        return f", {said}" if said else ""
+        bounds = " and ".join(f"{word} {bound:g}" for word, bound in words.items() if bound is not None)
+        return f", {bounds}" if bounds else ""
 
 
 Positive = Annotated[int, Range(least=1)]
