@@ -83,8 +83,9 @@ class ExtractionDisplay:
             f"{plan.modality}: {plan.encoder}{weights}, {plan.samples:,} samples"
             + (f", {plan.held:,} there already" if plan.held else "")
             + (
-                f", {plan.pending:,} to encode: about {plan.tokens:,} tokens of {plan.dim}, {in_bytes(plan.bytes)} in "
-                f"{plan.segments} segments"
+                f", {plan.pending:,} to encode"
+                + (f" ({plan.distinct:,} sources, each once)" if plan.distinct < plan.pending else "")
+                + f": about {plan.tokens:,} tokens of {plan.dim}, {in_bytes(plan.bytes)} in {plan.segments} segments"
                 if plan.pending
                 else ""
             )

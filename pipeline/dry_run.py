@@ -68,10 +68,11 @@ def _forecast(
     collection: Collection, dataset: Storage, encoder: FrozenEncoder, options: StoreOptions, workers: int
 ) -> Forecast:
     media = collection.media[encoder.spec.modality]
-    samples = sum(source is not None for source in media)
+    # A source that several samples have is encoded once.
+    distinct = len({source for source in media if source is not None})
     found: Estimate = estimate(media, encoder)
     size = sample_bytes(found, encoder.dim, options)
-    segments = -(-samples // segment_items(samples, size))
+    segments = -(-distinct // segment_items(distinct, size))
     store = dataset.under(encoder_identity(encoder, options).folder)
     rate = probe(collection, encoder, options)
     return Forecast(
@@ -82,15 +83,15 @@ def _forecast(
         samples=len(media),
         probed=found.probed,
         unusable=found.unusable,
-        tokens=round(found.tokens * samples),
+        tokens=round(found.tokens * distinct),
         longest=found.longest,
         dim=encoder.dim,
-        bytes=round(size * samples),
+        bytes=round(size * distinct),
         segments=segments,
         free=None,
         fits=True,
         state=state(store, collection),
-        seconds=None if rate is None else round(samples * rate / min(workers, max(segments, 1)), 1),
+        seconds=None if rate is None else round(distinct * rate / min(workers, max(segments, 1)), 1),
     )
 
 

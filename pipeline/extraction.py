@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from ..cache.dataset import Place, list_datasets, open_dataset, publish, refuse_earlier
 from ..cache.errors import RunFailed, TooManyFailures, UserError
 from ..cache.segment import SEGMENTS, Segment, read_segment
@@ -148,8 +150,8 @@ def _extract_modality(collection: Collection, spec: EncoderSpec, run: _Run) -> F
     _check_failures(plan, commit, options)
     _check_disk(plan)
     reports = Reports()
-    for written, rows, segment in _segments(plan, run, reports):
-        commit.place(rows, segment)
+    for written, rows, items, segment in _segments(plan, run, reports):
+        commit.place(rows, segment, items)
         run.listen(written)
         _check_failures(plan, commit, options)
     version, new = commit.publish()
@@ -161,7 +163,7 @@ def _extract_modality(collection: Collection, spec: EncoderSpec, run: _Run) -> F
         tokens=version.tokens,
         failed=version.counts["failed"],
         missing=version.counts["missing"],
-        encoded=len(plan.pending),
+        encoded=len(plan.pending.rows),
         bytes=commit.bytes,
         seconds=round(time.perf_counter() - began, 3),
         reused=not new,
@@ -171,21 +173,23 @@ def _extract_modality(collection: Collection, spec: EncoderSpec, run: _Run) -> F
     return event
 
 
-def _segments(plan: Plan, run: _Run, reports: Reports) -> Iterator[tuple[SegmentWritten, Rows, Segment]]:
-    """Every segment of the plan with its rows: first those an earlier run left, then new ones as they are made."""
+def _segments(plan: Plan, run: _Run, reports: Reports) -> Iterator[tuple[SegmentWritten, Rows, Rows, Segment]]:
+    """Every segment of the plan, with the rows whose features it has and which item is each one's: first those an
+    earlier run left, then new ones as they are made."""
     written = plan.store.segments() if len(plan.pending) else {}
     attempts: dict[int, int] = {}
     there: set[int] = set()
-    samples = 0
+    encoded = 0
     for rows, task in plan.tasks() if written else ():
         digests = spelled(plan.sources[rows])
         attempts[task.number], name = next_attempt(plan.store, task.ids, digests, written, plan.retry)
         if name is not None:
             segment = read_segment(plan.store.storage, name)
-            yield written_event(plan.modality, segment, 0.0, there=True), rows, segment
+            every, items = plan.pending.of(rows)
+            yield written_event(plan.modality, segment, items, 0.0, there=True), every, items, segment
             there.add(task.number)
-            samples += len(rows)
-    if samples == len(plan.pending):
+            encoded += len(rows)
+    if encoded == len(plan.pending.rows):
         return
     rows_of: dict[int, Rows] = {}
 
@@ -200,17 +204,19 @@ def _segments(plan: Plan, run: _Run, reports: Reports) -> Iterator[tuple[Segment
         rows = rows_of.pop(made.number)
         plan.remember(rows, made.segment)
         reports.add(made)
-        yield written_event(plan.modality, made.segment, made.seconds, there=False), rows, made.segment
+        every, items = plan.pending.of(rows)
+        yield written_event(plan.modality, made.segment, items, made.seconds, there=False), every, items, made.segment
 
 
-def written_event(modality: str, segment: Segment, seconds: float, there: bool) -> SegmentWritten:
-    """What listeners are told of a segment."""
+def written_event(modality: str, segment: Segment, items: Rows, seconds: float, there: bool) -> SegmentWritten:
+    """What listeners are told of a segment. items: (n,) which of it n samples have."""
+    failed = np.array([bool(why) for why in segment.items.errors])
     return SegmentWritten(
         modality=modality,
         segment=segment.name,
-        samples=len(segment.items),
+        samples=len(items),
         tokens=int(segment.lengths.sum()),
-        failures=sum(map(bool, segment.items.errors)),
+        failures=int(failed[items].sum()),
         bytes=segment.bytes,
         seconds=seconds,
         there=there,
@@ -263,7 +269,7 @@ def _announce(plan: Plan, listen: Listener) -> None:
                 "written; they are encoded again"
             )
         )
-    pending = len(plan.pending)
+    pending, distinct = len(plan.pending), len(plan.pending.rows)
     listen(
         Planned(
             modality=plan.modality,
@@ -272,9 +278,10 @@ def _announce(plan: Plan, listen: Listener) -> None:
             samples=len(plan.media),
             held=len(plan.media) - len(plan.missing) - pending,
             pending=pending,
-            tokens=round(plan.estimate.tokens * pending) if pending else 0,
+            distinct=distinct,
+            tokens=round(plan.estimate.tokens * distinct),
             dim=plan.store.dim,
             bytes=plan.pending_bytes,
-            segments=-(-pending // plan.segment_items) if pending else 0,
+            segments=-(-distinct // plan.segment_items) if distinct else 0,
         )
     )

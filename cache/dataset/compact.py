@@ -39,7 +39,9 @@ def compact(
     features = open_features(store, version)
     before = features.version
     format = format or format_of(before)
-    groups = list(grouped(features, segment_bytes))
+    rows = np.flatnonzero(features.index.status != MISSING)
+    first, same = distinct(features, rows)
+    groups = list(grouped(features, rows[first], segment_bytes))
     if format == format_of(before) and codec == "none" and is_compact(features, groups):
         # Whoever made it so may have died before the dataset listed it.
         list_instead(features, before)
@@ -51,14 +53,17 @@ def compact(
             f"{before.number}: leave --version out, or run the `pgm extract` again that has not published it"
         )
     ids = ids_of(features)
-    packed = (rewritten(features, ids, rows, format, codec) for rows in groups)
+    packed = (rewritten(features, ids, group, format, codec) for group in groups)
     written = list(put_segments(store, packed))
-    rows = IndexBuilder(len(features))
-    rows.missing(np.flatnonzero(features.index.status == MISSING))
-    for group, segment in zip(groups, written, strict=True):
-        rows.place(group, segment)
+    index = IndexBuilder(len(features))
+    index.missing(np.flatnonzero(features.index.status == MISSING))
+    ends = np.cumsum([len(group) for group in groups])
+    for group, end, segment in zip(groups, ends, written, strict=True):
+        begin = end - len(group)
+        here = np.flatnonzero((same >= begin) & (same < end))
+        index.place(rows[here], segment, same[here] - begin)
     new = [segment for segment in written if segment.new]
-    draft = Draft(rows, before.sample_ids, before.name, len(new), sum(segment.bytes for segment in new))
+    draft = Draft(index, before.sample_ids, before.name, len(new), sum(segment.bytes for segment in new))
 
     def unless_moved() -> Draft | None:
         latest = features.store.latest(before.name)
@@ -92,9 +97,20 @@ def format_of(version: Version) -> Format:
     return parsed[0].format if parsed else "zarr"
 
 
-def grouped(features: Features, segment_bytes: int) -> Iterator[Int64s]:
+def distinct(features: Features, rows: Int64s) -> tuple[Int64s, Int64s]:
+    """The first of `rows` in each place of a segment, by position, and for every row which of these has its place.
+
+    Samples of one source share a place: what is written once stays so.
+    """
+    index = features.index
+    places = np.stack([index.segment[rows], index.status[rows], index.start[rows]], axis=1).astype(np.int64)
+    _, first, same = np.unique(places, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[same]
+
+
+def grouped(features: Features, rows: Int64s, segment_bytes: int) -> Iterator[Int64s]:
     """Rows with tokens or a reason of failure, in order, in groups that begin a new multiple of `segment_bytes`."""
-    rows = np.flatnonzero(features.index.status != MISSING)
     width = features.dim * np.dtype(features.store.stored).itemsize + 4 * (features.store.stored == "int8")
     sizes = features.lengths[rows] * width
     number = (np.cumsum(sizes) - sizes) // max(segment_bytes, 1)

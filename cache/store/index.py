@@ -111,9 +111,10 @@ class IndexBuilder:
         numbers = [-1 if number < 0 else self._number(segments[number]) for number in used.tolist()]
         self.index.segment[rows] = np.array(numbers, np.int32)[inverse]
 
-    def place(self, rows: Int64s, segment: Segment) -> None:
-        """Let `rows` (n,) be the n samples of a segment, in its order."""
-        for name, values in placed(segment).columns():
+    def place(self, rows: Int64s, segment: Segment, items: Int64s | None = None) -> None:
+        """Let `rows` (n,) be the samples of a segment: its n items in their order, or those numbered `items` (n,)."""
+        there = placed(segment) if items is None else placed(segment).at(items)
+        for name, values in there.columns():
             getattr(self.index, name)[rows] = values
         self.index.segment[rows] = self._number(segment.name)
 

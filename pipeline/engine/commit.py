@@ -39,11 +39,15 @@ class Commit:
         """Samples that could not be encoded, so far."""
         return int((self._rows.index.status == FAILED).sum())
 
-    def place(self, rows: Rows, segment: Segment) -> None:
-        """Let `rows` be the samples of a segment; one that failed again for the reason it had stays where it was."""
-        errors = dict(zip(rows.tolist(), segment.items.errors, strict=True))
+    def place(self, rows: Rows, segment: Segment, items: Rows | None = None) -> None:
+        """Let `rows` (n,) be the samples of a segment, or of its `items` (n,), which several rows may share.
+
+        One that failed again for the reason it had stays where it was.
+        """
+        numbers = range(len(rows)) if items is None else items.tolist()
+        errors = {row: segment.items.errors[item] for row, item in zip(rows.tolist(), numbers, strict=True)}
         again = np.array([row for row, why in errors.items() if why and self.reasons.get(row) == why], np.int64)
-        self._rows.place(rows, segment)
+        self._rows.place(rows, segment, items)
         for held in self._failed if len(again) else ():
             kept = held.only(np.isin(held.rows, again))
             self._rows.take(kept.rows, kept.index, kept.version.segments, kept.places)

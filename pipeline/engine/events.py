@@ -10,9 +10,9 @@ from dataclasses import dataclass
 class Planned:
     """A modality's plan is fixed: what is there already, and what will be encoded.
 
-    samples: all of the modality. held: those that are there, failed ones among them. pending: those to encode.
-    tokens, bytes: estimates for the pending ones from a few samples, before compression; segments: about how many they
-    will be.
+    samples: all of the modality. held: those that are there, failed ones among them. pending: those that are not;
+    distinct: their sources, each of which is encoded once, however many samples have it. tokens, bytes: estimates for
+    these from a few samples, before compression; segments: about how many they will be.
     """
 
     modality: str
@@ -21,6 +21,7 @@ class Planned:
     samples: int
     held: int
     pending: int
+    distinct: int
     tokens: int
     dim: int
     bytes: int
@@ -29,7 +30,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class SegmentWritten:
-    """One segment is in the store. there: an earlier run that died had written it."""
+    """One segment is in the store, with the features of `samples`. there: an earlier run that died had written it."""
 
     modality: str
     segment: str
@@ -61,7 +62,7 @@ class Finished:
     """A modality's version is committed, or was already.
 
     samples, tokens, failed, missing: of the whole version; the reasons of failed ones are in the store's segments.
-    encoded: samples this run encoded. bytes: those it wrote. reused: there was nothing to do. workers: who encoded.
+    encoded: sources this run encoded. bytes: those it wrote. reused: there was nothing to do. workers: who encoded.
     """
 
     modality: str

@@ -6,6 +6,7 @@ before they are counted on: the samples of a segment that is not what was writte
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -17,6 +18,7 @@ from ...cache.segment import read_segment
 from ...cache.store import Index, Store, Version
 from ...cache.store.index import FAILED, OK
 from ...cache.store.verified import in_intact_segments
+from ..media import Media
 from .journal import Digests, first_half
 
 Rows = NDArray[np.int64]
@@ -51,11 +53,13 @@ class Found:
     damaged: int
 
 
-def find_held(store: Store, ids: Sequence[str], sources: Digests, wanted: Bools) -> Found:
+def find_held(
+    store: Store, ids: Sequence[str], sources: Digests, wanted: Bools, media: Sequence[Media | None] = ()
+) -> Found:
     """Look through the latest versions of a store, the newest first.
 
-    ids, sources (N, 16), wanted (N,) bool: of the samples that are asked for. Raises CorruptStore for an index that is
-    not as it was written.
+    ids, sources (N, 16), wanted (N,) bool: of the samples that are asked for. media: theirs, where samples of one
+    source share its failure. Raises CorruptStore for an index that is not as it was written.
     """
     left = wanted.copy()
     encoded: list[Held] = []
@@ -69,7 +73,7 @@ def find_held(store: Store, ids: Sequence[str], sources: Digests, wanted: Bools)
         damaged += int((~intact).sum())
         encoded.append(Held(version, index, there.rows, there.places).only(intact))
         left[encoded[-1].rows] = False
-        again, why = same_failures(store, version, index, ids, sources, left)
+        again, why = same_failures(store, version, index, ids, sources, left, media)
         failed.append(again)
         reasons |= why
         left[again.rows] = False
@@ -110,21 +114,37 @@ def same_sources(index: Index, sources: Digests, wanted: Bools) -> _Matches:
 
 
 def same_failures(
-    store: Store, version: Version, index: Index, ids: Sequence[str], sources: Digests, wanted: Bools
+    store: Store,
+    version: Version,
+    index: Index,
+    ids: Sequence[str],
+    sources: Digests,
+    wanted: Bools,
+    media: Sequence[Media | None] = (),
 ) -> tuple[Held, dict[int, str]]:
-    """The wanted samples that failed with the source they have now, and why."""
+    """The wanted samples that failed with the source they have now, and why; those that share their source too."""
     failures = np.flatnonzero(index.status == FAILED)
     failures = failures[in_intact_segments(store, version, index, failures)]
-    rows, places, reasons = [], [], {}
+    places: dict[int, int] = {}
+    reasons: dict[int, str] = {}
     if len(failures) and wanted.any():
-        place_of = {ids[row]: row for row in np.flatnonzero(wanted).tolist()}
+        left = np.flatnonzero(wanted).tolist()
+        row_of = {ids[row]: row for row in left}
+        sharing = rows_of_sources(left, media)
         for number in np.unique(index.segment[failures]).tolist():
             items = read_segment(store.storage, version.segments[number]).items
             for place in failures[index.segment[failures] == number].tolist():
                 item = int(index.start[place])
-                row = place_of.get(items.ids[item])
+                row = row_of.get(items.ids[item])
                 if row is not None and (index.source[place] == sources[row]).all():
-                    rows.append(row)
-                    places.append(place)
-                    reasons[row] = items.errors[item]
-    return Held(version, index, np.array(rows, np.int64), np.array(places, np.int64)), reasons
+                    for each in sharing[media[row]] if media else [row]:
+                        places[each], reasons[each] = place, items.errors[item]
+    return Held(version, index, np.array([*places], np.int64), np.array([*places.values()], np.int64)), reasons
+
+
+def rows_of_sources(rows: Sequence[int], media: Sequence[Media | None]) -> dict[Media | None, list[int]]:
+    """Each source with those of the rows that have it."""
+    told: dict[Media | None, list[int]] = defaultdict(list)
+    for row in rows if media else ():
+        told[media[row]].append(row)
+    return told

@@ -24,6 +24,7 @@ from .held import Found, Rows, find_held
 from .job import Job, Task, encoder_identity
 from .journal import Digests, Journal, file_keys
 from .options import StoreOptions
+from .pending import Pending, once_each
 from .segments import cut, segment_items
 from .sources import known_sources
 
@@ -47,7 +48,7 @@ class Plan:
 
     spec, random_weights: of the encoder, which workers build. ids, media: of all N samples; sources (N, 16): digests,
     zeros where one is only known when it is read to be encoded; keys (N, 16): what files are known by in the journal.
-    found: what the store has. pending: rows to encode. estimate: of a sample, where any is to be encoded. name: of the
+    found: what the store has. pending: what is to be encoded. estimate: of a sample, where any is. name: of the
     version to commit.
     """
 
@@ -62,7 +63,7 @@ class Plan:
     journal: Journal
     missing: Rows
     found: Found
-    pending: Rows
+    pending: Pending
     estimate: Estimate
     retry: bool
     name: str = ""
@@ -90,16 +91,16 @@ class Plan:
     @property
     def pending_bytes(self) -> int:
         """Bytes that will be written, about, before compression."""
-        return round(self.sample_bytes * len(self.pending)) if len(self.pending) else 0
+        return round(self.sample_bytes * len(self.pending.rows)) if len(self.pending) else 0
 
     @property
     def segment_items(self) -> int:
         """Items of a segment."""
-        return segment_items(len(self.media) - len(self.missing), self.sample_bytes)
+        return segment_items(self.pending.sources, self.sample_bytes)
 
     def tasks(self) -> Iterator[tuple[Rows, Task]]:
         """The rows and the task of every segment to be made, one after another."""
-        for number, rows in enumerate(cut(self.pending, self.segment_items, self.media)):
+        for number, rows in enumerate(cut(self.pending.rows, self.segment_items, self.media)):
             numbers = rows.tolist()
             media = tuple(source for row in numbers if (source := self.media[row]) is not None)
             yield rows, Task(number, tuple(self.ids[row] for row in numbers), media)
@@ -130,11 +131,11 @@ def make_plan(
     journal, keys = Journal.of(store.storage.url), file_keys(media)
     sources = known_sources(store, ids, media, keys, journal, check_sources)
     present = np.fromiter((source is not None for source in media), bool, len(media))
-    found = find_held(store, ids, sources, present)
+    found = find_held(store, ids, sources, present, media)
     left = present.copy()
     for held in found.encoded if retry_failed else (*found.encoded, *found.failed):
         left[held.rows] = False
-    missing, pending = np.flatnonzero(~present), np.flatnonzero(left)
+    missing, pending = np.flatnonzero(~present), once_each(media, np.flatnonzero(left))
     # Of all samples, so that a run that continues cuts its segments as the first did.
     sample = lengths_to_come(media, encoder) if len(pending) else Estimate(1.0, 0, 0, 0)
     about = (encoder.spec, encoder.random_weights, options)
