@@ -8,7 +8,7 @@ WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint extract train bench-cache bench-kills bench-object-store bench-extract bench-head bench-train bench-tables clean
+.PHONY: help setup demo test test-lowest lint wheel release extract train bench-cache bench-kills bench-object-store bench-extract bench-head bench-train bench-tables clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,6 +18,11 @@ help: ## list the targets
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "PgM needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# What the tests do not need is not installed for them.
+.venv/release: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(@F)]'
 	@touch $@
 
 setup: .venv/installed ## create .venv and install PgM into it
@@ -36,12 +41,28 @@ train: setup ## train from the cache: make train [ARGS='--dataset digits --metho
 test: setup ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+test-lowest: .venv/release ## run the tests with the oldest versions that pyproject.toml allows, in .venv-lowest
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-lowest
+	$(BIN)/uv pip install --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
+	.venv-lowest/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --pythonwarnings default $(ARGS)
+
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@# The root is the package `pgm`; mypy finds it through a folder that holds a link of that name.
 	@mkdir -p .typing && ln -sfn .. .typing/pgm
 	MYPYPATH=.typing $(BIN)/mypy -p pgm.cache -p pgm.doctor -p pgm.loaders -p pgm.pipeline -p pgm.trainer -m pgm -m pgm.cli -m pgm.console -m pgm.demo -m pgm.workers
+
+wheel: .venv/release ## build the archives, check them, and use the wheel in an environment of its own
+	rm -rf dist build/wheel
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	cd build/wheel && bin/pgm extract digits --limit 60 --workers 1 && bin/pgm train --cached --method concat --epochs 1
+
+release: wheel ## check version and changelog, and tag this commit; pushing the tag publishes it
+	$(BIN)/python .github/release.py
 
 bench-cache: setup ## the cache, every promise beside its bar; against memory and other libraries [ARGS=--quick]
 	$(BIN)/python bench/cache.py $(ARGS)

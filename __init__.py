@@ -54,7 +54,7 @@ _EXPORTS = {
     "train": ".trainer",
 }
 __all__ = list(_EXPORTS)
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
