@@ -21,6 +21,25 @@ METRICS: dict[str, tuple[str, ...]] = {
     "retrieval": ("map", "p10", "r1", "r5", "r10"),
 }
 
+OTHERS: dict[str, tuple[str, ...]] = {  # that a dataset can be compared on instead
+    "classification": ("balanced_accuracy", "auroc", "average_precision"),
+    "emotion": ("balanced_accuracy", "auroc", "average_precision"),
+}
+
+
+def metrics_of(task: str, first: str | None) -> tuple[str, ...]:
+    """A task's metrics as a card lists them, the one that rows are compared on first.
+
+    Raises UserError for one that is not the task's; what another package's task can be compared on is its to say.
+    """
+    usual = METRICS.get(task, ())
+    if first is None:
+        return usual
+    known = (*usual, *OTHERS.get(task, ()))
+    if known and first not in known:
+        raise UserError(f"--metric of {task} is one of {', '.join(known)}, not {first!r}.{did_you_mean(first, known)}")
+    return tuple(dict.fromkeys((first, *usual)))
+
 
 def checked_task(asked: str) -> str:
     """The task as it was asked for. Raises UserError for what looks like a known one mistyped."""

@@ -8,6 +8,7 @@ and the learning rates (three times as high), so that a comparison takes a minut
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
@@ -15,8 +16,10 @@ from .head.switches import AboveZero, Count, Positive, Range, Share, Switches, W
 
 Schedule = Literal["constant", "cosine"]
 Sentiment = Literal["regression", "classes"]
+ClassWeights = Literal["none", "balanced"]
 PRESETS = ("small", "paper")
 Precision = Literal["auto", "fp32", "bf16"]
+QUIET: Mapping[str, Any] = {"select_on": "", "class_weights": "none"}  # not in a run's name where they say nothing
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Protocol(Switches):
     standardize: bool = True  # features to zero mean and unit variance, statistics from the training split
     precision: Precision = "auto"
     sentiment: Sentiment = "regression"
+    class_weights: ClassWeights = "none"  # balanced: a class counts by the inverse of its share of training samples
+    metric: str = ""  # what rows are compared on; by default the card's first, else the task's own
     select_on: str = ""  # the validation metric whose best epoch is kept; by default the task's own
     # Carved from train where the dataset has no validation split.
     val_fraction: Annotated[float, Range(above=0, below=1)] = 0.1
@@ -56,8 +61,8 @@ class Protocol(Switches):
         return self.pretrain_epochs + self.epochs
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able: what a run's name says of it; `select_on` only where it says something."""
-        return {name: value for name, value in asdict(self).items() if value or name != "select_on"}
+        """JSON-able: what a run's name says of it; of `metric` nothing, as `select_on` says which epoch it selects."""
+        return {name: value for name, value in asdict(self).items() if name != "metric" and value != QUIET.get(name)}
 
     @classmethod
     def preset(cls, name: str) -> Protocol:

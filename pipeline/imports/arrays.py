@@ -23,7 +23,7 @@ from ...cache.errors import UserError
 from ...cache.segment import Stored
 from ...cache.segment.encoding import unfit_rows
 from ...cache.storage import storage_at
-from ..tasks import METRICS, labels_are_scores
+from ..tasks import labels_are_scores, metrics_of
 from .imported import SPLIT_NAMES, PackedTokens
 from .padding import frames_of, kept_dtype, pack
 from .store import PackedModality, store_packed
@@ -65,12 +65,14 @@ def import_arrays(
     classes: Sequence[str] | None = None,
     notes: Sequence[str] = (),
     store: Stored | None = None,
+    metric: str | None = None,
 ) -> CachedDataset:
     """Write a dataset and one store a modality under `features`, a folder or URL; returns the dataset.
 
     labels: (N,) scores for sentiment; class names, or integers, which `classes` names (default: their own digits).
     splits: (N,) train, val (or valid, dev) and test. groups: (N,) video or dialogue, kept whole when a
-    validation split is carved. store: how tokens are kept; by default float16 as float16, all else as float32.
+    validation split is carved. metric: what rows are compared on, by default the task's. store: how tokens are
+    kept; by default float16 as float16, all else as float32.
     The same arrays again write nothing; more samples of them write those.
     Raises UserError for shapes and values that do not fit.
     """
@@ -91,7 +93,7 @@ def import_arrays(
     split = columns["split"]
     sizes: dict[str, int] = {part: split.count(part) for part in ("train", "val", "test") if part in split}
     card = DatasetCard(
-        name, task, tuple(names), METRICS.get(task, ()), splits=sizes, source=sources, notes=tuple(notes)
+        name, task, tuple(names), metrics_of(task, metric), splits=sizes, source=sources, notes=tuple(notes)
     )
     samples = pa.table(columns)
     check_samples(samples)

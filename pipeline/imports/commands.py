@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,6 +81,10 @@ def import_command(
         str | None,
         typer.Option(help="classification, emotion, sentiment or retrieval; by default the dataset's own."),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="What rows are compared on, as auroc or balanced_accuracy; else the task's."),
+    ] = None,
     store: Annotated[
         str | None, typer.Option(help="float16, float32 or int8; by default float16 stays and all else is float32.")
     ] = None,
@@ -134,7 +139,7 @@ def import_command(
                 )
             options = Options(path_of(labels), path_of(split), split_column, names, wanted)
             kind, imported = found.name, found.read(sources, options)
-        imported = finished(dataset, imported, wanted)
+        imported = finished(dataset, replace(imported, metric=metric or imported.metric), wanted)
         asked = None if store is None else stored_type(store)
         written = write_imported(features, dataset, imported, asked)
     report(written, kind, imported, asked, as_json)

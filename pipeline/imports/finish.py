@@ -62,4 +62,5 @@ def write_imported(features: str, name: str, imported: Imported, store: Stored |
         classes=imported.classes,
         notes=(*imported.notes, *imported.warnings),
         store=store,
+        metric=imported.metric,
     )

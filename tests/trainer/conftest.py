@@ -48,6 +48,7 @@ def write_toy(
     groups: int = 0,
     seed: int = 0,
     more: Mapping[str, np.ndarray] | None = None,
+    metrics: Sequence[str] = (),
 ) -> Path:
     """A dataset whose class is two bits, one in each modality (for retrieval: both in each), in some noise."""
     generator = np.random.default_rng(seed)
@@ -75,7 +76,7 @@ def write_toy(
             noise = generator.normal(size=(length, dim)) * 0.7
             tokens.append(direction[known[row]] + noise)
         stores[write_features(root / name, modality, tokens, ids, dim).name] = 1
-    card = DatasetCard(name, task, names, ("accuracy",), splits=counts)
+    card = DatasetCard(name, task, names, metrics, splits=counts)
     publish(storage_at(root / name), card, pa.table(columns), stores)
     return root
 

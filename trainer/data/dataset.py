@@ -145,6 +145,8 @@ def load_data(
     targets = task.targets(labels)
     splits, notes = splits_of(samples, card, targets, protocol)
     splits, dropped = with_features(splits, features)
+    if protocol.class_weights == "balanced":
+        task.balance(targets[splits["train"]])
     return TrainingData(
         name=dataset.name,
         storage=dataset.storage,
@@ -156,7 +158,7 @@ def load_data(
         splits=splits,
         features=features,
         digest=content_digest(samples, card, targets, splits, features),
-        said=(*limited(dataset), *named, *notes, *dropped, *random_encoders(features)),
+        said=(*limited(dataset), *named, *notes, *dropped, *defined(task, targets, splits), *random_encoders(features)),
         samples=samples,
     )
 
@@ -285,6 +287,18 @@ def with_features(
     counts = ", ".join(f"{count:,} of {name}" for name, count in lost.items())
     notes = (f"Left out because none of the chosen modalities has features for them: {counts}.",) if lost else ()
     return kept, notes
+
+
+def defined(task: Task, targets: NDArray[Any], splits: Mapping[str, Rows]) -> tuple[str, ...]:
+    """A note where the test split leaves metrics without a value. Raises UserError where validation cannot select."""
+    lacking = {split: task.undefined(targets[splits[split]]) for split in ("val", "test") if len(splits[split])}
+    if task.monitor in lacking.get("val", ()):
+        raise UserError(
+            f"The validation split holds one class only, so {task.monitor} is not defined there and cannot select. "
+            "Choose --select-on accuracy, or a split that is stratified (pgm cache split)."
+        )
+    found = lacking.get("test", ())
+    return (f"The test split holds one class only: {' and '.join(found)} are not defined there.",) if found else ()
 
 
 def random_encoders(features: Mapping[str, Features]) -> tuple[str, ...]:

@@ -43,6 +43,9 @@ SequenceOption = Annotated[
 ContextOption = Annotated[
     int | None, typer.Option(help="Of --sequence group: utterances to either side, 8 by default.")
 ]
+MetricOption = Annotated[
+    str | None, typer.Option(help="What rows are compared and selected on: auroc, balanced_accuracy, ...; by the card.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 TRAIN_EXAMPLE = """Example:
@@ -96,6 +99,7 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
         precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
         device: DeviceOption = "auto",
         compile: Annotated[bool, typer.Option("--compile", help="torch.compile the model.")] = False,
+        metric: MetricOption = None,
         select_on: Annotated[
             str | None, typer.Option(help="The validation metric whose best epoch is kept; by default the task's.")
         ] = None,
@@ -112,7 +116,12 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
             extract_missing(features, dataset)
         settings: dict[str, Any] = {**pairs(set_, "--set"), "precision": precision}
         settings |= given(
-            epochs=epochs, pretrain_epochs=pretrain_epochs, batch=batch, tokens=tokens, select_on=select_on
+            epochs=epochs,
+            pretrain_epochs=pretrain_epochs,
+            batch=batch,
+            tokens=tokens,
+            metric=metric,
+            select_on=select_on,
         )
         from ..data.sequence import context_of
         from .request import Request

@@ -83,7 +83,7 @@ def linear_probe(task: Task, vectors: Vectors, targets: Targets) -> dict[str, fl
     for strength in STRENGTHS:
         val, test = task.probed(vectors, targets.train, strength)
         scored = task.metrics(val, targets.val)
-        if best is None or task.better(scored, best[0], type(task).monitor):
+        if best is None or task.better(scored, best[0], task.judge):
             best = scored, task.metrics(test, targets.test)
     assert best is not None
     return best[1]

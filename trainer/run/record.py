@@ -77,6 +77,7 @@ def floors_of(resolved: Resolved) -> dict[str, dict[str, float]]:
         "split": [protocol.val_fraction, protocol.split_seed],
         "task": protocol.sentiment,
         "code": resolved.data.task.code,
+        "judge": resolved.data.task.judge,
     }
     path = folder_of(resolved.request.runs) / "floors" / f"{content_hash(asked)}.json"
     if not path.exists():

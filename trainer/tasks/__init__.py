@@ -5,7 +5,7 @@ from .choice import kind_of, name_of, task_for
 from .classification import Classification, Emotion
 from .metric import Metric
 from .retrieval import Retrieval
-from .scores import Columns, SampleScores
+from .scores import Columns, Recomputed, SampleScores
 from .sentiment import SentimentClasses, SentimentRegression
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Emotion",
     "Forward",
     "Metric",
+    "Recomputed",
     "Retrieval",
     "SampleScores",
     "SentimentClasses",

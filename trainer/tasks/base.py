@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...cache.errors import UserError
 from ..batch import Inputs
 from ..methods.base import MethodOutput
 from ..plugins import import_path, is_ours, versions
 from ..protocol import Protocol as TrainingProtocol
 from .linear import class_probabilities, side_by_side
 from .metric import Metric
-from .scores import Columns, SampleScores
+from .scores import Columns, Recomputed, SampleScores
 
 
 class Forward(Protocol):
@@ -43,7 +44,8 @@ class Task(ABC):
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     monitor: str  # the validation metric that selects weights
-    primary: ClassVar[str]  # the test metric that rows are compared on
+    primary: str  # the test metric that rows are compared on
+    primaries: ClassVar[tuple[str, ...]] = ()  # those that `primary` may be: what `sample_scores` can give
     smaller_is_better: ClassVar[frozenset[str]] = frozenset()
     own_metric: Metric | None = None  # another's, to select on
     cross_modal: ClassVar[bool] = False  # an item is looked up in one modality by another, so a sample needs both
@@ -54,6 +56,11 @@ class Task(ABC):
     @abstractmethod
     def of(cls, classes: tuple[str, ...], modalities: tuple[str, ...], protocol: TrainingProtocol) -> Task:
         """The task of a dataset with these classes, read in these modalities, under this protocol."""
+
+    @property
+    def judge(self) -> str:
+        """What chooses among models on validation: what the card or `--metric` names, else the task's own."""
+        return type(self).monitor if self.primary == type(self).primary else self.primary
 
     @property
     def code(self) -> int | dict[str, int]:
@@ -83,7 +90,7 @@ class Task(ABC):
         """Columns of the predictions table, one value a sample."""
 
     @abstractmethod
-    def sample_scores(self, predictions: Columns) -> SampleScores:
+    def sample_scores(self, predictions: Columns) -> SampleScores | Recomputed:
         """The primary metric sample by sample, from the predictions table's columns, its targets included."""
 
     def constant(self, train: NDArray[Any], count: int) -> Views:
@@ -96,6 +103,19 @@ class Task(ABC):
         found = class_probabilities(side_by_side(vectors), train, self.outputs, strength)
         val, test = ({"logits": np.log(probabilities + 1e-12)} for probabilities in found)
         return val, test
+
+    def balance(self, train: NDArray[Any]) -> None:
+        """Let classes count in the loss by the inverse of their share of these training targets (N,).
+
+        Raises UserError where there are no classes to weigh.
+        """
+        raise UserError(
+            f"class_weights=balanced weighs the classes of a classification; {self.name} has none to weigh."
+        )
+
+    def undefined(self, targets: NDArray[Any]) -> tuple[str, ...]:
+        """The metrics that these targets (N,) of a split leave without a value."""
+        return ()
 
     def alone(self) -> Task:
         """The task as one modality can be judged on it; itself unless it needs two."""

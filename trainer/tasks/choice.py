@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -56,9 +57,25 @@ def task_for(card: DatasetCard, protocol: Protocol, modalities: tuple[str, ...],
     task = kind.of(classes, modalities, protocol)
     if is_ours(type(task)) and not is_ours(kind):
         raise UserError(f"{import_path(kind)}.of gives {import_path(type(task))}, which it must extend instead.")
+    judge_by(task, protocol.metric, card.metrics if isinstance(task, kind) else ())
     if protocol.select_on and len(labels):
         select_on(task, protocol.select_on, task.targets(labels[:FEW]))
     return task
+
+
+def judge_by(task: Task, asked: str, card: Sequence[str]) -> None:
+    """Have rows compared, and epochs selected, on the metric asked for, else on the card's first that the task can.
+
+    Where that is the task's own, its own selection stays. Raises UserError for a metric rows cannot be compared on.
+    """
+    can = task.primaries or (task.primary,)
+    if asked and asked not in can:
+        raise UserError(
+            f"Rows cannot be compared on {asked!r}. There are: {', '.join(can)}.{nearest(asked, list(can))}"
+        )
+    chosen = asked or next((name for name in card if name in can), task.primary)
+    if chosen != task.primary:
+        task.primary = task.monitor = chosen
 
 
 def select_on(task: Task, name: str, targets: NDArray[Any]) -> None:

@@ -38,7 +38,7 @@ class Retrieval(Task):
     # moved, but what one name stands for is to be equal.
     version: ClassVar[int] = 3
     monitor = "map"
-    primary: ClassVar[str] = "map"
+    primary = "map"
     cross_modal: ClassVar[bool] = True
 
     def __init__(self, classes: tuple[str, ...], modalities: tuple[str, ...]) -> None:

@@ -1,13 +1,14 @@
 """A task's primary metric sample by sample, so that a difference can be tested on exactly what is printed.
 
 A metric is the mean of one or more parts, each the mean of a score over the samples that have one: accuracy has one
-part, and all samples; cross-modal retrieval has two, one a direction, and in each only the samples that can be asked
-for. Whoever draws samples again draws values and counts together, and gets the metric of what was drawn.
+part, and all samples; balanced accuracy one a class; cross-modal retrieval has two, one a direction, and in each only
+the samples that can be asked for. Whoever draws samples again draws values and counts together, and gets the metric of
+what was drawn. A metric that is no such mean, as the area under a curve, is computed anew of every draw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +35,24 @@ class SampleScores:
     def metric(self) -> float:
         """The metric itself; nan where a part has no sample."""
         totals = self.counts.sum(axis=0)
-        return float((self.values.sum(axis=0) / totals).mean()) if totals.all() else float("nan")
+        return float((self.values.sum(axis=0) / totals).mean()) if totals.size and totals.all() else float("nan")
 
     @property
     def each(self) -> NDArray[np.float64]:
         """(N,) mean over a sample's own parts; nan for a sample that has none."""
         parts = self.counts.sum(axis=1)
         return np.where(parts > 0, self.values.sum(axis=1) / np.maximum(parts, 1), np.nan)
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """of: weights (B, N) of the samples -> the metric (B,), nan where it is not defined. each: (N,) a score a sample,
+    which tells hard ones from easy ones, though the metric is not its mean."""
+
+    of: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    each: NDArray[np.float64]
+
+    @property
+    def metric(self) -> float:
+        """The metric itself."""
+        return float(self.of(np.ones((1, len(self.each))))[0])

@@ -30,7 +30,7 @@ class SentimentRegression(Task):
 
     name: ClassVar[str] = "sentiment"
     monitor = "mae"
-    primary: ClassVar[str] = "acc2_has0"
+    primary = "acc2_has0"
     smaller_is_better: ClassVar[frozenset[str]] = frozenset({"mae"})
     outputs = 1
 
@@ -72,7 +72,8 @@ class SentimentClasses(Classification):
     """Targets (B,) int64: 0 negative, 1 neutral, 2 positive."""
 
     monitor = "acc3"
-    primary: ClassVar[str] = "acc3"
+    primary = "acc3"
+    primaries: ClassVar[tuple[str, ...]] = ("acc3",)
 
     def __init__(self) -> None:
         super().__init__(POLARITIES)

@@ -361,9 +361,9 @@ def test_the_command_prints_every_format_and_a_plan(whole: Path, tmp_path: Path)
     comparison = printed["lines"][0]["cells"][1]["comparison"]
     assert comparison["significant"] == (comparison["p"] is not None and comparison["p"] < 0.05)
     assert printed["reach"]["smallest_p"] == 0.5
-    assert set(printed["lines"][0]["cells"][1]["test"]) == {"accuracy", "weighted_f1"}
+    assert set(printed["lines"][0]["cells"][1]["test"]) >= {"accuracy", "weighted_f1", "auroc"}
     rows = list(csv.DictReader(io.StringIO(invoke(whole, tmp_path, *typed, "--format", "csv").stdout)))
-    assert len(rows) == 2 * 4 * 2 + 2
+    assert len(rows) == 2 * 4 * 5 + 5
     assert rows[0]["method"] == "late"
     mean = printed["lines"][0]["cells"][0]["test"]["accuracy"]["mean"]
     assert f"| {100 * mean:.2f} ±" in invoke(whole, tmp_path, *typed, "--format", "markdown").stdout

@@ -44,11 +44,11 @@ def test_however_the_card_asks_for_it_a_run_carries_its_import_path_and_version(
     by_name, by_path, ours = (asked(make_toy(tmp_path / task, task=task)) for task in ("balanced", PATH, "emotion"))
     assert by_name.run.id == by_path.run.id != ours.run.id
     assert by_name.config["task"] == PATH
-    assert by_name.config["recipe"]["task"] == {"BalancedClassification": 1, "Task": 1}
-    assert (ours.config["task"], ours.config["recipe"]["task"]) == ("emotion", 1)
+    assert by_name.config["recipe"]["task"] == {"BalancedClassification": 1, "Classification": 2, "Task": 1}
+    assert (ours.config["task"], ours.config["recipe"]["task"]) == ("emotion", 2)
     before = by_name.run.id
     monkeypatch.setattr(type(by_name.data.task), "version", 2)
-    assert by_name.data.task.code == {"BalancedClassification": 2, "Task": 1}
+    assert by_name.data.task.code == {"BalancedClassification": 2, "Classification": 2, "Task": 1}
     assert asked(tmp_path / "balanced").run.id != before
 
 
@@ -57,7 +57,7 @@ def test_it_trains_restores_predicts_and_stands_in_tables(
 ) -> None:
     features = make_toy(tmp_path / "features", task="balanced", counts={"train": 64, "val": 24, "test": 24})
     run = quick(features, tmp_path / "runs", "concat")
-    assert set(run.test) == {"balanced_accuracy", "accuracy", "weighted_f1"}
+    assert set(run.test) == {"balanced_accuracy", "accuracy", "weighted_f1", "auroc", "average_precision"}
     found = run.predictions("test")
     recalls = [np.mean(part["prediction"] == target) for target, part in found.groupby("target")]
     assert run.test["balanced_accuracy"] == pytest.approx(np.mean(recalls))

@@ -4,6 +4,9 @@ What is drawn again is the printed difference itself: the metric of every run is
 a draw takes the same samples in all runs, with whatever they count in each part. A gallery is not drawn: queries are.
 Whole groups are drawn where the dataset has groups. The interval is bias-corrected and accelerated (BCa; Efron 1987),
 as in scipy.stats.bootstrap, which draws one statistic a call and knows no groups; tests hold ours to it.
+
+A metric that is no mean (an area under a curve) is computed anew of every draw, with the number of times each sample
+was drawn as its weight: a fifth of the draws, and the acceleration from leaving out blocks of samples instead of each.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...tasks.scores import SampleScores
+from ...tasks.scores import Recomputed, SampleScores
 
 DRAWS = 10_000
+DRAWS_ANEW = 2_000
+BLOCKS_LEFT_OUT = 200
 BLOCK = 250  # draws at a time, to bound memory
 FEW = 4  # so many units a distinct value, and counting values is quicker than drawing units
 SEED = 20251027
@@ -54,6 +59,37 @@ def bootstrap(parts: SampleScores, groups: Sequence[str] | None = None) -> tuple
         return None
     seen = float((values.sum(axis=0) / counts.sum(axis=0)).sum())
     return bca(drawn(values, counts), seen, without_each(values, counts, seen))
+
+
+def recomputed(
+    pairs: Sequence[tuple[Recomputed, Recomputed]], groups: Sequence[str] | None = None
+) -> tuple[float, float] | None:
+    """95 % BCa interval of the mean over seeds of row - reference, each metric computed anew of every draw.
+
+    None where there are fewer than two units, or the metric is not defined of what is seen.
+    """
+    count = len(pairs[0][0].each)
+    place = np.arange(count) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    units = int(place.max(initial=-1)) + 1
+
+    def statistic(times: Floats) -> Floats:
+        weights = times[:, place]
+        return np.asarray(np.mean([one.of(weights) - other.of(weights) for one, other in pairs], axis=0))
+
+    seen = float(statistic(np.ones((1, units)))[0]) if units > 1 else float("nan")
+    if np.isnan(seen):
+        return None
+    generator = np.random.default_rng(SEED)
+    draws = np.concatenate([statistic(times_drawn(generator, units)) for _ in range(DRAWS_ANEW // BLOCK)])
+    blocks = np.arange(units) * min(units, BLOCKS_LEFT_OUT) // units
+    without = statistic((blocks != np.unique(blocks)[:, None]).astype(float))
+    return bca(draws[~np.isnan(draws)], seen, np.where(np.isnan(without), seen, without))
+
+
+def times_drawn(generator: np.random.Generator, units: int) -> Floats:
+    """(BLOCK, units) how often each of the units is among as many drawn."""
+    drawn = generator.integers(0, units, (BLOCK, units)) + np.arange(BLOCK)[:, None] * units
+    return np.bincount(drawn.ravel(), minlength=BLOCK * units).reshape(BLOCK, units).astype(float)
 
 
 def summed(columns: Floats, place: NDArray[np.intp]) -> Floats:

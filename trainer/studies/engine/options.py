@@ -22,6 +22,7 @@ from ...run.commands import (
     DeviceOption,
     FeaturesOption,
     JsonOption,
+    MetricOption,
     RunsOption,
     SequenceOption,
     SplitOption,
@@ -47,6 +48,7 @@ class RunOptions:
     preset: Annotated[str, typer.Option(help="small or paper.")] = "small"
     epochs: Annotated[int | None, typer.Option(help="Stage 2, on the task.")] = None
     pretrain_epochs: Annotated[int | None, typer.Option(help="Stage 1, on L^P.")] = None
+    metric: MetricOption = None
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE for every row: a switch of the protocol. Repeatable.")
     ] = None
@@ -73,7 +75,10 @@ class RunOptions:
             dataset=self.dataset or only_dataset(self.features),
             preset=self.preset,
             seed=self.seed,
-            settings={**pairs(self.set_, "--set"), **given(epochs=self.epochs, pretrain_epochs=self.pretrain_epochs)},
+            settings={
+                **pairs(self.set_, "--set"),
+                **given(epochs=self.epochs, pretrain_epochs=self.pretrain_epochs, metric=self.metric),
+            },
             modalities=self.modality,
             stores=pairs(self.store, "--store"),
             device=device,

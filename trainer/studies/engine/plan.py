@@ -22,7 +22,7 @@ from ...run.predictions import read_predictions
 from ...run.request import Request, Resolved, resolve
 from ...run.runs import Run
 from ...run.stages import SharedStages
-from ...tasks.scores import SampleScores
+from ...tasks.scores import Recomputed, SampleScores
 from .rows import Row, TableSpec
 
 ALL = "all"  # modalities
@@ -78,7 +78,7 @@ class Cell:
         return found
 
     @cached_property
-    def scores(self) -> SampleScores | None:
+    def scores(self) -> SampleScores | Recomputed | None:
         """The primary metric of the finished run, test sample by test sample; None without predictions."""
         path = self.run.predictions_path("test")
         return self.resolved.data.task.sample_scores(read_predictions(path)) if path.exists() else None

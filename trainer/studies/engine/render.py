@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from .results import RowResult, TableResult
 from .significance import LEVEL, Comparison, Reach, SeedTest, needed_note, reach_note
 
 SAME = "≈"
+UNDEFINED = "undefined"
 # Of a comparison, as a spreadsheet has them; a table without a bootstrap leaves low and high empty.
 COMPARED = (
     "difference",
@@ -94,13 +96,15 @@ def p_cell(p: float | None) -> str:
 
 def mean_cell(score: Mapping[str, Any], digits: int = 2) -> str:
     """Mean ± deviation over seeds, times 100; the number alone for one seed."""
+    if math.isnan(score["mean"]):
+        return UNDEFINED
     mean, several = f"{100 * score['mean']:.{digits}f}", len(score["values"]) > 1
     return f"{mean} ± {100 * score['std']:.{digits}f}" if several else mean
 
 
 def percent(value: float | None) -> str:
     """A fraction in per cent."""
-    return "" if value is None else f"{100 * value:.2f}"
+    return "" if value is None else UNDEFINED if math.isnan(value) else f"{100 * value:.2f}"
 
 
 def captions(result: TableResult) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ....cache import open_dataset
 from ...run.seeds import Statistics, statistics
-from .bootstrap import bootstrap, differences
+from ...tasks.scores import Recomputed, SampleScores
+from .bootstrap import bootstrap, differences, recomputed
 from .paper import paper_numbers
 from .plan import Cell, TablePlan
 from .rows import Row
@@ -80,10 +81,10 @@ def results_of(plan: TablePlan, failures: Sequence[Failure] = ()) -> TableResult
     lines = {row.label: [cell for cell in plan.of(row) if cell.run.finished] for row in plan.spec.rows}
     finished = [cell for cells in lines.values() for cell in cells]
     results = [cell.run.result for cell in finished]
-    metrics = tuple(dict.fromkeys(name for result in results for name in result["test"]))
     primary = first.resolved.data.task.primary
     comparisons = compared(plan, lines, primary)
     card = first.resolved.data.card
+    metrics = columns(primary, card.metrics, dict.fromkeys(name for result in results for name in result["test"]))
     rows = tuple(
         row_result(row, lines[row.label], plan, comparisons.get(row.label), failures) for row in plan.spec.rows
     )
@@ -100,6 +101,12 @@ def results_of(plan: TablePlan, failures: Sequence[Failure] = ()) -> TableResult
         samples={split: len(rows) for split, rows in first.resolved.data.splits.items()},
         notes=tuple(dict.fromkeys((*card.notes, *notes, *plan.spec.notes))),
     )
+
+
+def columns(primary: str, card: Sequence[str], there: Iterable[str]) -> tuple[str, ...]:
+    """The metrics a table prints: what rows are compared on, then the card's; all of a card that names none."""
+    known = tuple(there)
+    return tuple(name for name in dict.fromkeys((primary, *card)) if name in known) if set(card) & set(known) else known
 
 
 def floors_of(finished: Sequence[Cell], reference: str) -> Mapping[str, Mapping[str, float]]:
@@ -151,7 +158,14 @@ def compared(plan: TablePlan, lines: Mapping[str, Sequence[Cell]], metric: str) 
 def over_samples(pairs: Sequence[CellPair]) -> tuple[float, float] | None:
     """The bootstrap's interval of the difference of these runs; None where a run has no test predictions."""
     found = [(one.scores, other.scores) for one, other in pairs if one.scores is not None and other.scores is not None]
-    return bootstrap(differences(found), groups_of(pairs[0][0])) if len(found) == len(pairs) else None
+    if len(found) < len(pairs):
+        return None
+    groups = groups_of(pairs[0][0])
+    means = [(one, other) for one, other in found if isinstance(one, SampleScores) and isinstance(other, SampleScores)]
+    if len(means) == len(found):
+        return bootstrap(differences(means), groups)
+    anew = [(one, other) for one, other in found if isinstance(one, Recomputed) and isinstance(other, Recomputed)]
+    return recomputed(anew, groups)
 
 
 def groups_of(cell: Cell) -> list[str] | None:
