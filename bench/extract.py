@@ -1,6 +1,7 @@
 """Extraction: what the pipeline costs over a bare loop, and what a second worker brings. `make bench-extract`.
 
     python bench/extract.py                       the two ratios, on the embedded digits
+        [--rows text,audio] [--encoders tiny]     some of them
     python bench/extract.py --simulate-device     how busy a device of a stated rate is kept, and which stage limits
     python bench/extract.py --memory              a worker's memory on 12-megapixel JPEGs, 8 decoders, batch 128
     python bench/extract.py --items 90686         generated JPEGs with titles through two workers [--against CHECKOUT]
@@ -20,7 +21,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -36,13 +37,13 @@ from pgm.pipeline.encoders.tiny import tiny_audio, tiny_text
 from pgm.pipeline.engine.batches import Waiting, filled
 from pgm.pipeline.engine.decoding import decode_part
 from pgm.pipeline.engine.events import Event, SegmentWritten
-from pgm.pipeline.media import Media
+from pgm.pipeline.media import FileMedia, Media
 from transformers import ASTConfig, ASTModel, CLIPImageProcessorPil, T5Config, T5EncoderModel, ViTConfig, ViTModel
 
+MODALITIES, ENCODERS = ("text", "audio", "vision"), ("tiny", "256x6")
 REPEATS = 3
-COPIES = 8
-# Under a second for the 1,797 digits.
-QUICK = {("text", "tiny"), ("text", "256x6"), ("vision", "tiny")}
+# Where the 1,797 digits take under a second.
+COPIES = {("text", "tiny"): 40, ("text", "256x6"): 8, ("vision", "tiny"): 8}
 Seconds = tuple[float, float]  # of the clock, of the processor
 
 
@@ -68,13 +69,22 @@ def wider(folder: Path, modality: str) -> str:
     return str(folder)
 
 
-def repeated(collection: Collection, copies: int) -> Collection:
-    """The same media several times under ids of their own: enough work that starting up does not decide."""
+def repeated(collection: Collection, copies: int, folder: Path) -> Collection:
+    """The same files several times under names of their own: enough work that starting up does not decide."""
     rows = np.tile(np.arange(len(collection)), copies)
     samples = collection.samples.take(pa.array(rows))
     ids = pa.array([f"{number:06d}" for number in range(len(rows))])
     samples = samples.set_column(samples.schema.get_field_index("id"), "id", ids)
-    media = {modality: [sources[row] for row in rows] for modality, sources in collection.media.items()}
+    media: dict[str, list[Media | None]] = {}
+    for modality, sources in collection.media.items():
+        media[modality] = []
+        (folder / modality).mkdir(parents=True, exist_ok=True)
+        for number, row in enumerate(rows.tolist()):
+            # A link to the file: a source with one name would be encoded once.
+            link = folder / modality / f"{number:06d}"
+            if not link.exists():
+                os.link(str(sources[row]), link)
+            media[modality].append(FileMedia(str(link)))
     return replace(collection, samples=samples, media=media)
 
 
@@ -128,14 +138,14 @@ def alternately(*measures: Callable[[], Seconds]) -> list[Seconds]:
     return [(min(s[0] for s in seconds), min(s[1] for s in seconds)) for seconds in zip(*rounds, strict=True)]
 
 
-def ratios(scratch: Path, workers: bool) -> None:
+def ratios(scratch: Path, rows: Sequence[str], encoders: Sequence[str], workers: bool) -> None:
     digits = load_dataset("digits", scratch / "digits")
     print("                            ----- bare loop, serial: best of 3 -----   -- us a sample once running --")
     print("modality encoder   samples  clock    ratio    processor        ratio   1 worker  2 workers   gain")
-    for modality in ("text", "audio", "vision"):
-        for encoder in ("tiny", "256x6"):
+    for modality in rows:
+        for encoder in encoders:
             spec = EncoderSpec(modality, "tiny" if encoder == "tiny" else wider(scratch / modality, modality))
-            chosen = repeated(digits.only([modality]), COPIES if (modality, encoder) in QUICK else 1)
+            chosen = repeated(digits.only([modality]), COPIES.get((modality, encoder), 1), scratch / "links")
             bare, ours = alternately(
                 lambda c=chosen, s=spec: bare_loop(c, s, scratch), lambda c=chosen, s=spec: serial(c, s, scratch)
             )
@@ -150,6 +160,8 @@ def ratios(scratch: Path, workers: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default=",".join(MODALITIES), help="which modalities' ratios: text,audio,vision")
+    parser.add_argument("--encoders", default=",".join(ENCODERS), help="through which encoders: tiny,256x6")
     parser.add_argument("--simulate-device", action="store_true", help="a device of a stated rate")
     parser.add_argument("--memory", action="store_true", help="12-megapixel JPEGs")
     parser.add_argument("--items", type=int, help="so many JPEGs with titles")
@@ -170,7 +182,7 @@ def main() -> None:
         elif chosen.texts:
             texts(scratch, chosen.texts)
         else:
-            ratios(scratch, not chosen.no_workers)
+            ratios(scratch, chosen.rows.split(","), chosen.encoders.split(","), not chosen.no_workers)
 
 
 if __name__ == "__main__":

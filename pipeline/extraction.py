@@ -202,7 +202,7 @@ def _segments(plan: Plan, run: _Run, reports: Reports) -> Iterator[tuple[Segment
     for made in run.executor.run(replace(plan.job, decoders=run.options.decoders), to_make(), run.listen):
         _check_arrived(plan, made)
         rows = rows_of.pop(made.number)
-        plan.remember(rows, made.segment)
+        plan.remember(made)
         reports.add(made)
         every, items = plan.pending.of(rows)
         yield written_event(plan.modality, made.segment, items, made.seconds, there=False), every, items, made.segment

@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+# Of a file: its size, inode and times of modification and of change, in nanoseconds.
+Seen = tuple[int, int, int, int]
 # A file is read whole into memory before it is decoded.
 MAX_BYTES = 4 << 30
 
@@ -35,8 +37,7 @@ class FileMedia:
 
     def read(self) -> bytes:
         """The file's bytes. Raises OSError where it cannot be read, is no regular file, or exceeds `MAX_BYTES`."""
-        with _opened(self.path) as (file, size):
-            return _exactly(file, size)
+        return self.loaded().data
 
     def blocks(self) -> Iterator[bytes]:
         """The same bytes in pieces, so that a long video needs no memory of its size."""
@@ -56,7 +57,8 @@ class FileMedia:
 
     def loaded(self) -> LoadedFile:
         """The file with its bytes, read once for whatever is asked of it. Raises OSError as `read` does."""
-        return LoadedFile(self.path, self.seconds, self.read())
+        with _opened(self.path) as (file, seen):
+            return LoadedFile(self.path, self.seconds, _exactly(file, seen[0]), seen)
 
     @property
     def name(self) -> str:
@@ -69,9 +71,14 @@ class FileMedia:
 
 @dataclass(frozen=True, slots=True)
 class LoadedFile(FileMedia):
-    """A media file whose bytes are in memory, or that never was on a disk."""
+    """A media file whose bytes are in memory, `seen` as it was opened; None where it never was on a disk."""
 
     data: bytes = b""
+    seen: Seen | None = None
+
+    def digest(self) -> str:
+        # In one call: of a short text a hasher of its own costs a twentieth of what encoding it does.
+        return xxhash.xxh3_128_hexdigest(self.data) if self.seconds is None else FileMedia.digest(self)
 
     def read(self) -> bytes:
         return self.data
@@ -147,8 +154,13 @@ KINDS = {
 }
 
 
+def seen(status: os.stat_result) -> Seen:
+    """What a file is known by."""
+    return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+
 class _opened:
-    """The file's descriptor and size. Raises OSError for what is no regular file, before anything is read of it.
+    """The file's descriptor, and what it is known by. Raises OSError for what is no regular file, before it is read.
 
     A class, and the system's own calls: of a short text this is a tenth of what encoding it costs.
     """
@@ -158,7 +170,7 @@ class _opened:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def __enter__(self) -> tuple[int, int]:
+    def __enter__(self) -> tuple[int, Seen]:
         path = self.path
         if (kind := stat.S_IFMT(os.stat(path).st_mode)) != stat.S_IFREG:
             raise OSError(errno.EINVAL, f"{KINDS.get(kind, 'something else')}, not a regular file", path)
@@ -173,7 +185,7 @@ class _opened:
         except OSError:
             os.close(self.file)
             raise
-        return self.file, now.st_size
+        return self.file, seen(now)
 
     def __exit__(self, *_: object) -> None:
         os.close(self.file)

@@ -85,7 +85,8 @@ class TextEncoder(FrozenEncoder):
         return {"input_ids": ids, "attention_mask": mask}
 
     def _ids(self, items: Sequence[Any]) -> list[list[int]]:
-        return self.prepare(items) if any(isinstance(item, str) for item in items) else list(items)
+        """Token ids of texts, all of them prepared or none."""
+        return self.prepare(items) if items and isinstance(items[0], str) else list(items)
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         texts = [self.prompt + text for text in texts] if self.prompt else texts

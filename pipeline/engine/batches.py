@@ -102,6 +102,8 @@ def length_key(length: int, encoder: FrozenEncoder) -> int:
 
 def size_of(decoded: Any) -> int:
     """Bytes a decoded item holds, about."""
+    if isinstance(decoded, list):
+        return sys.getsizeof(decoded)
     if isinstance(decoded, dict):
         return sum(map(size_of, decoded.values()))
     return int(getattr(decoded, "nbytes", 0)) or sys.getsizeof(decoded)

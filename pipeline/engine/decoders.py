@@ -30,8 +30,9 @@ from ..encoders import FrozenEncoder
 from ..media import Media
 from . import decoder
 from .decoding import Part, decode_part
+from .journal import NO_KEY
 
-DECODED_TOGETHER = 8
+DECODED_TOGETHER, TEXTS_TOGETHER = 8, 256
 MOST_DECODERS = 8
 STARTED = 3  # templates, before a run gives up
 GONE = "The process that decodes could not be started; what it said stands above. --decoders 0 does without."
@@ -58,8 +59,8 @@ class Decoding:
 
     @property
     def together(self) -> int:
-        """Items of a part."""
-        return 8 * DECODED_TOGETHER if self.encoder.medium == "text" else DECODED_TOGETHER
+        """Items of a part: of texts many, as a tokenizer costs more to enter than to run."""
+        return TEXTS_TOGETHER if self.encoder.medium == "text" else DECODED_TOGETHER
 
     def __enter__(self) -> Decoding:
         if self.processes and (content := pickled(self.encoder)) is not None:
@@ -144,7 +145,11 @@ class DecoderFamily:
             self._end(one)
             if part is not None:
                 return part
-        return Part(digests=[source.digest()], failures={0: Failure(f"{source.name}: decoding it ends the process")})
+        return Part(
+            digests=[source.digest()],
+            keys=[NO_KEY],
+            failures={0: Failure(f"{source.name}: decoding it ends the process")},
+        )
 
     def _asked(self, one: socket.socket, media: Sequence[Media]) -> Part | None:
         """What a decoder makes of some sources; None where it is no more."""
@@ -223,6 +228,7 @@ def joined(parts: Sequence[Part]) -> Part:
         whole.lengths += part.lengths
         whole.sizes += part.sizes
         whole.digests += part.digests
+        whole.keys += part.keys
         whole.read += part.read
         whole.decode += part.decode
     return whole

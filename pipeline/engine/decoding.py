@@ -9,8 +9,9 @@ from typing import Any
 
 from ..encode import Failure, Item, failure_of
 from ..encoders import FrozenEncoder
-from ..media import Media
+from ..media import LoadedFile, Media
 from .batches import size_of
+from .journal import NO_KEY, file_key, settled
 
 
 @dataclass(eq=False)
@@ -18,8 +19,8 @@ class Part:
     """Some items of a task, decoded.
 
     places: of those that could be, with their `items`, prepared, their `lengths` and `sizes` in bytes. digests: of all,
-    32 hex digits of the source, "" where it cannot be read. failures: why the others could not be. read, decode:
-    seconds.
+    32 hex digits of the source, "" where it cannot be read; keys: what the journal knows the files by. failures: why
+    the others could not be. read, decode: seconds.
     """
 
     places: list[int] = field(default_factory=list)
@@ -27,6 +28,7 @@ class Part:
     lengths: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
     failures: dict[int, Failure] = field(default_factory=dict)
     read: float = 0.0
     decode: float = 0.0
@@ -46,26 +48,24 @@ class Part:
 
 def decode_part(encoder: FrozenEncoder, media: Sequence[Media]) -> Part:
     """Read and decode each source; whatever one raises is its own failure."""
-    part = Part()
+    places, items, failures = [], [], {}
+    digests, keys = [""] * len(media), [NO_KEY] * len(media)
+    reading, before, clock = 0.0, settled(), time.perf_counter
+    began = clock()
     for place, source in enumerate(media):
-        part.digests.append("")
-        began = read = time.perf_counter()
+        starts = clock()
         try:
             # One read: the digest is that of the very bytes that are decoded.
             loaded = source.loaded()
-            part.digests[place] = loaded.digest()
-            read = time.perf_counter()
-            decoded = encoder.decode(loaded)
+            digests[place] = loaded.digest()
+            if isinstance(loaded, LoadedFile):
+                keys[place] = file_key(loaded, loaded.seen, before)
+            reading += clock() - starts
+            items.append(encoder.decode(loaded))
+            places.append(place)
         except Exception as error:
-            part.failures[place] = failure_of(source, error)
-        else:
-            part.places.append(place)
-            part.items.append(decoded)
-        part.read += read - began
-        part.decode += time.perf_counter() - read
-    began = time.perf_counter()
-    part.items = encoder.prepare(part.items)
-    part.lengths = encoder.lengths(part.items)
-    part.sizes = [size_of(item) for item in part.items]
-    part.decode += time.perf_counter() - began
-    return part
+            failures[place] = failure_of(source, error)
+    items = encoder.prepare(items)
+    sizes = [size_of(item) for item in items]
+    decoding = clock() - began - reading
+    return Part(places, items, encoder.lengths(items), sizes, digests, keys, failures, reading, decoding)

@@ -69,10 +69,12 @@ class Spent:
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """A finished task: small, as it travels through the scheduler. worker: who made it. spent: since its last one."""
+    """A finished task: small, as it travels through the scheduler. keys: 16 bytes an item, what the journal knows its
+    source by. worker: who made it. spent: since its last one."""
 
     number: int
     segment: Segment
+    keys: bytes
     seconds: float
     worker: str
     spent: Spent

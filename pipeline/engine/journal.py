@@ -3,9 +3,10 @@
 A file is known by its path, size, inode and times of modification and of change, in nanoseconds. The time of change
 (ctime) is the file system's own: copying over a file, `cp -p`, `touch -d` and `rsync -t` all set it to now, whatever
 they make of the time of modification. Not trusted is a file changed less than `SETTLED` seconds before it was looked
-at, as file systems keep time in ticks, nor one changed in the future, nor one that is another after it was read than
-before. So a change goes unnoticed only where a clock was set back and ticked the same nanosecond again, or a disk was
-written to beneath its file system; then the earlier features stay, under the digest of the bytes they were made from.
+at, as file systems keep time in ticks, nor one changed in the future. What a file was is asked of the open file before
+it is read: one that changes afterwards is another. So a change goes unnoticed only where a clock was set back and
+ticked the same nanosecond again, or a disk was written to beneath its file system; then the earlier features stay,
+under the digest of the bytes they were made from.
 What is encoded is digested from the bytes that are encoded, journal or not. `--check-sources` reads everything.
 
 The journal is a file of the user's cache folder, and belongs to this machine. It is appended to, 32 bytes a source and
@@ -26,12 +27,13 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from ..media import FileMedia, Media
+from ..media import FileMedia, Media, Seen, seen
 
 Digests = NDArray[np.uint8]
 SETTLED = 2.0
 HEADER = struct.Struct("<4sIQ")  # mark, sources, xxh3_64 of what follows
 MARK = b"pgmj"
+NO_KEY = bytes(16)
 
 
 @dataclass(frozen=True)
@@ -104,19 +106,29 @@ def file_keys(media: Sequence[Media | None]) -> Digests:
     """(N, 16) what each file is known by; zeros for what is no file, cannot be seen, or changed a moment ago."""
     if not any(issubclass(kind, FileMedia) for kind in set(map(type, media))):
         return np.zeros((len(media), 16), np.uint8)
-    settled = (time.time() - SETTLED) * 1e9
-    return np.frombuffer(b"".join(_key(source, settled) for source in media), np.uint8).reshape(-1, 16)
+    before = settled()
+    keys = [
+        file_key(source, _looked_at(source.path), before) if isinstance(source, FileMedia) else NO_KEY
+        for source in media
+    ]
+    return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
 
 
-def _key(source: Media | None, settled: float) -> bytes:
-    if not isinstance(source, FileMedia):
-        return bytes(16)
+def _looked_at(path: str) -> Seen | None:
     try:
-        seen = os.stat(source.path)
+        return seen(os.stat(path))
     except (OSError, ValueError):
-        return bytes(16)
-    if max(seen.st_mtime_ns, seen.st_ctime_ns) > settled:
-        return bytes(16)
-    times = f"{seen.st_mtime_ns} {seen.st_ctime_ns}"
-    told = f"{source.path}\0{source.seconds} {seen.st_size} {seen.st_ino} {times}"
+        return None
+
+
+def settled() -> float:
+    """What changed before this moment, in nanoseconds, can be told from what changes from now on."""
+    return (time.time() - SETTLED) * 1e9
+
+
+def file_key(source: FileMedia, seen: Seen | None, settled: float) -> bytes:
+    """16 bytes that a file is known by; zeros where it was not there, or changed a moment ago."""
+    if seen is None or seen[2] > settled or seen[3] > settled:
+        return NO_KEY
+    told = f"{source.path}\0{source.seconds} {seen[0]} {seen[1]} {seen[2]} {seen[3]}"
     return xxhash.xxh3_128_digest(told.encode(errors="surrogateescape"))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...cache.segment import Segment
 from ...cache.storage import LocalStorage, Storage
 from ...cache.store import Identity, Store
 from ...cache.store.index import source_bytes
@@ -21,8 +20,8 @@ from ..encoders.base import SINGLE
 from ..media import Media
 from .decoding import decode_part
 from .held import Found, Rows, find_held
-from .job import Job, Task, encoder_identity
-from .journal import Digests, Journal, file_keys
+from .job import Job, Made, Task, encoder_identity
+from .journal import Digests, Journal
 from .options import StoreOptions
 from .pending import Pending, once_each
 from .segments import cut, segment_items
@@ -47,7 +46,7 @@ class Plan:
     """What will be encoded for one modality, and where it will lie.
 
     spec, random_weights: of the encoder, which workers build. ids, media: of all N samples; sources (N, 16): digests,
-    zeros where one is only known when it is read to be encoded; keys (N, 16): what files are known by in the journal.
+    zeros where one is only known when it is read to be encoded.
     found: what the store has. pending: what is to be encoded. estimate: of a sample, where any is. name: of the
     version to commit.
     """
@@ -59,7 +58,6 @@ class Plan:
     ids: Sequence[str]
     media: Sequence[Media | None]
     sources: Digests
-    keys: Digests
     journal: Journal
     missing: Rows
     found: Found
@@ -105,11 +103,10 @@ class Plan:
             media = tuple(source for row in numbers if (source := self.media[row]) is not None)
             yield rows, Task(number, tuple(self.ids[row] for row in numbers), media)
 
-    def remember(self, rows: Rows, segment: Segment) -> None:
+    def remember(self, made: Made) -> None:
         """Let the journal say what the samples of a new segment were made from."""
-        there = file_keys([self.media[row] for row in rows.tolist()])
-        same = (there == self.keys[rows]).all(axis=1)
-        self.journal.add(there[same], source_bytes(segment.items.sources)[same])
+        keys = np.frombuffer(made.keys, np.uint8).reshape(-1, 16)
+        self.journal.add(keys, source_bytes(made.segment.items.sources))
 
 
 def make_plan(
@@ -128,8 +125,8 @@ def make_plan(
     IdentityMismatch where a store of the same name holds something else.
     """
     store = Store.create(dataset, encoder_identity(encoder, options), encoder.dim, options.stored)
-    journal, keys = Journal.of(store.storage.url), file_keys(media)
-    sources = known_sources(store, ids, media, keys, journal, check_sources)
+    journal = Journal.of(store.storage.url)
+    sources = known_sources(store, ids, media, journal, check_sources)
     present = np.fromiter((source is not None for source in media), bool, len(media))
     found = find_held(store, ids, sources, present, media)
     left = present.copy()
@@ -139,7 +136,7 @@ def make_plan(
     # Of all samples, so that a run that continues cuts its segments as the first did.
     sample = lengths_to_come(media, encoder) if len(pending) else Estimate(1.0, 0, 0, 0)
     about = (encoder.spec, encoder.random_weights, options)
-    return Plan(store, *about, ids, media, sources, keys, journal, missing, found, pending, sample, retry_failed, name)
+    return Plan(store, *about, ids, media, sources, journal, missing, found, pending, sample, retry_failed, name)
 
 
 def sample_bytes(found: Estimate, dim: int, options: StoreOptions) -> float:

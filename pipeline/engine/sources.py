@@ -18,23 +18,24 @@ from ...cache.errors import CorruptStore
 from ...cache.segment import read_segment
 from ...cache.store import Store
 from ..media import FileMedia, Media
-from .journal import Digests, Journal
+from .journal import Digests, Journal, file_keys
 
 THREADS = 8
 BLOCK = 256
 
 
 def known_sources(
-    store: Store, ids: Sequence[str], media: Sequence[Media | None], keys: Digests, journal: Journal, check: bool
+    store: Store, ids: Sequence[str], media: Sequence[Media | None], journal: Journal, check: bool
 ) -> Digests:
     """(N, 16) content digests of those samples that a store may have something of; zeros for others.
 
-    keys (N, 16): what files are known by. check: read them all the same.
+    check: read them all, whatever the journal knows.
     """
     wanted = np.ones(len(ids), bool) if store.log.numbers() else in_segments(store, ids)
     sources = np.zeros((len(ids), 16), np.uint8)
     if not wanted.any():
         return sources
+    keys = file_keys(media)
     if not check:
         sources[wanted] = journal.find(keys[wanted])
     unknown = np.flatnonzero(wanted & ~sources.any(axis=1))

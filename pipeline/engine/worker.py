@@ -31,6 +31,7 @@ from .batches import Waiting, filled
 from .decoders import Decoding
 from .decoding import Part
 from .job import Job, Made, Spent, Task
+from .journal import NO_KEY
 
 BYTES_AHEAD = 128 << 20  # decoded parts that wait for their turn
 LINGER = 2  # younger segments under way when an older one's last items stop waiting for others of their length
@@ -57,11 +58,13 @@ class Making:
         self.left = len(self.task)
         self.kept: list[tuple[list[int], Sequence[int], np.ndarray]] = []
         self.digests = [""] * len(self.task)
+        self.keys = [NO_KEY] * len(self.task)
         self.errors = [""] * len(self.task)
 
     def decoded(self, start: int, part: Part) -> list[Item]:
         """The items of a part that begins at `start`."""
         self.digests[start : start + len(part.digests)] = part.digests
+        self.keys[start : start + len(part.keys)] = part.keys
         return part.of(self, self.task.media, start)
 
     def fail(self, place: int, why: Failure) -> None:
@@ -276,7 +279,8 @@ class Pipeline:
             self.unfinished -= 1
             now = Spent(**self.seconds)
             spent, self.told = now - self.told, now
-            yield Made(making.task.number, segment, time.perf_counter() - making.began, self.worker, spent)
+            seconds = time.perf_counter() - making.began
+            yield Made(making.task.number, segment, b"".join(making.keys), seconds, self.worker, spent)
 
 
 @contextmanager

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pgm.cache import open_dataset
-from pgm.pipeline import Collection, ExtractOptions, extract
+from pgm.pipeline import Collection, ExtractOptions, extract, media
 from pgm.pipeline.engine import journal
 from pgm.pipeline.engine.events import Event, Planned
 from pgm.pipeline.engine.journal import Journal, file_keys
@@ -41,18 +40,13 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each file was opened, for its digest or for its content."""
     found: Counter[str] = Counter()
-    read, blocks = FileMedia.read, FileMedia.blocks
+    enter = media._opened.__enter__
 
-    def count_read(self: FileMedia) -> bytes:
+    def counted(self: media._opened) -> tuple[int, media.Seen]:
         found[self.path] += 1
-        return read(self)
+        return enter(self)
 
-    def count_blocks(self: FileMedia) -> Iterator[bytes]:
-        found[self.path] += 1
-        return blocks(self)
-
-    monkeypatch.setattr(FileMedia, "read", count_read)
-    monkeypatch.setattr(FileMedia, "blocks", count_blocks)
+    monkeypatch.setattr(media._opened, "__enter__", counted)
     return found
 
 
@@ -110,12 +104,12 @@ def test_another_content_of_the_same_size_and_time_is_noticed(
 def test_a_file_changed_a_moment_ago_or_in_the_future_is_not_trusted(
     texts: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    media = texts.media["text"]
-    assert file_keys(media).any(axis=1).all()
+    sources = texts.media["text"]
+    assert file_keys(sources).any(axis=1).all()
     os.utime(file_of(texts, 3), (4e9, 4e9))
-    assert np.flatnonzero(~file_keys(media).any(axis=1)).tolist() == [3]
+    assert np.flatnonzero(~file_keys(sources).any(axis=1)).tolist() == [3]
     monkeypatch.setattr(journal, "SETTLED", 3600.0)
-    assert not file_keys(media).any()
+    assert not file_keys(sources).any()
     assert not file_keys([FileMedia(str(tmp_path / "nowhere")), None]).any()
 
 
