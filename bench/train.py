@@ -27,12 +27,14 @@ import pyarrow as pa
 import torch
 from pgm.cache import DatasetCard, open_dataset, publish, storage_at
 from pgm.trainer.batch import Batch, Inputs
-from pgm.trainer.run.checkpoint import Checkpoints
-from pgm.trainer.run.loop import Machine, Place, Training, build_optimiser
+from pgm.trainer.methods import Stage
+from pgm.trainer.run.machine import Machine
 from pgm.trainer.run.model import Model
+from pgm.trainer.run.optimiser import build_optimiser
 from pgm.trainer.run.request import Request, Resolved, resolve
+from pgm.trainer.run.step import Trainer
 from pgm.trainer.run.threads import is_narrow
-from pgm.trainer.run.training import build_model, feed_of
+from pgm.trainer.run.training import build_model, feed_of, trainer_of
 from random_store import random_store
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -86,29 +88,21 @@ def resolved_for(root: Path, method: str, **settings: Any) -> Resolved:
     return resolve(Request(root, root / "runs", method=method, settings={"batch": BATCH, **settings}))
 
 
-def training_of(resolved: Resolved, kind: str) -> Training:
-    """The trainer's own loop on one feed, writing nothing."""
-    feeds = {split: feed_of(resolved, split, kind) for split in ("train", "val")}
-    nowhere = Checkpoints(Path(tempfile.gettempdir()), 1e9)
-    machine = Machine(CPU, "fp32")
+def trainer_for(resolved: Resolved, kind: str) -> tuple[Trainer, Stage, torch.optim.Optimizer]:
+    """The trainer's own loop on one feed, the stage on the task, and its optimiser; it writes nothing."""
     model = build_model(resolved)
     # As the trainer chooses them; everybody's model here is the same, and so are its threads.
     torch.set_num_threads(1 if is_narrow(model) else CORES)
-
-    def ignore(event: object) -> None:
-        """Neither shown nor recorded."""
-
-    return Training(model, resolved.data.task, resolved.protocol, 0, feeds, machine, nowhere, ignore, ignore, None)
+    trainer = trainer_of(resolved, model, feed_of(resolved, "train", kind), Machine(CPU, "fp32"))
+    return trainer, trainer.stages[-1], build_optimiser(model, trainer.stages[-1], resolved.protocol, CPU)
 
 
 def epoch_of(resolved: Resolved, kind: str) -> Callable[[], float]:
     """One epoch of the trainer's loop on each call; returns the share of it spent waiting for data."""
-    training = training_of(resolved, kind)
-    stage = training.stages[-1]
-    optimiser = build_optimiser(training.model, stage, resolved.protocol, CPU)
+    trainer, stage, optimiser = trainer_for(resolved, kind)
 
     def epoch() -> float:
-        _, clock = training.train_epoch(stage, optimiser)
+        _, clock = trainer.epoch(stage, 0, optimiser)
         return clock.waited / clock.training
 
     return epoch
@@ -158,17 +152,15 @@ class Contender:
     """The same model, optimiser and update, fed by somebody else's loader."""
 
     def __init__(self, resolved: Resolved, loader: Iterable[Mapping[str, Tensor]]) -> None:
-        self.training = training_of(resolved, "resident")
+        self.trainer, self.stage, self.optimiser = trainer_for(resolved, "resident")
         self.loader = loader
-        self.stage = self.training.stages[-1]
-        self.optimiser = build_optimiser(self.training.model, self.stage, resolved.protocol, CPU)
 
     def __call__(self) -> float:
-        self.training.model.train()
+        self.trainer.model.train()
         for found in self.loader:
             inputs = Inputs({m: found[m].float() for m in SHAPES}, {m: found[f"{m}_mask"].bool() for m in SHAPES})
             batch = Batch(torch.arange(len(found["label"])), inputs, found["label"].long())
-            self.training.step(self.stage, batch, self.optimiser, Place())
+            self.trainer.step(self.stage, batch, self.optimiser)
         return 0.0
 
 
@@ -273,12 +265,10 @@ def head_seconds(method: str, preset: str, shapes: Mapping[str, tuple[int, int]]
     with tempfile.TemporaryDirectory() as folder:
         make_dataset(Path(folder), 200, shapes)
         resolved = resolve(Request(Path(folder), Path(folder), method=method, preset=preset))
-        training = training_of(resolved, "resident")
-        stage = training.stages[-1]
-        optimiser = build_optimiser(training.model, stage, resolved.protocol, CPU)
-        (batch,) = training.feeds["train"].batches([np.arange(batch_size)])
-        training.model.train()
-        return timed(lambda: training.step(stage, batch, optimiser, Place()), 2) / batch_size
+        trainer, stage, optimiser = trainer_for(resolved, "resident")
+        (batch,) = trainer.feed.batches([np.arange(batch_size)])
+        trainer.model.train()
+        return timed(lambda: trainer.step(stage, batch, optimiser), 2) / batch_size
 
 
 def real_encoders() -> dict[str, tuple[tuple[int, int], float]]:

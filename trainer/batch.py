@@ -82,8 +82,10 @@ class Inputs:
         lengths = None if known is None else {m: n if m in modalities else np.zeros_like(n) for m, n in known.items()}
         return replace(self, masks=masks, lengths=lengths)
 
-    def restricted(self, modality: str) -> Inputs:
-        """The same samples without the other modalities' tensors, for a part that never reads them."""
+    def restricted(self, modality: str | None) -> Inputs:
+        """The same samples without the other modalities' tensors, for a part that never reads them; all for None."""
+        if modality is None:
+            return self
         lengths = None if self.lengths is None else {modality: self.lengths[modality]}
         tokens, masks = {modality: self.tokens[modality]}, {modality: self.masks[modality]}
         return replace(self, tokens=tokens, masks=masks, lengths=lengths)

@@ -5,12 +5,9 @@ A task is a class; what it does not say itself is that of what it extends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
-from pgm.trainer.batch import Inputs
-from pgm.trainer.methods import MethodOutput
-from pgm.trainer.tasks import Classification, Forward
+from pgm.trainer.tasks import Classification
 from torch import Tensor, nn
 
 SMOOTHING = 0.1
@@ -23,10 +20,6 @@ class BalancedClassification(Classification):
     monitor = "balanced_accuracy"
     primary = "balanced_accuracy"
 
-    def loss(
-        self, forward: Forward, inputs: Inputs, targets: Tensor
-    ) -> tuple[Tensor, MethodOutput, Mapping[str, Tensor]]:
+    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy with smoothed labels."""
-        output = forward(inputs)
-        loss = nn.functional.cross_entropy(output.logits.float(), targets, label_smoothing=SMOOTHING)
-        return loss, output, {}
+        return nn.functional.cross_entropy(logits.float(), targets, label_smoothing=SMOOTHING)

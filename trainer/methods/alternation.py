@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ...cache.errors import UserError
 from ..head.switches import Switches, nearest
-from .base import Step
+from .base import Losses, Step
 from .hgm import Normalise, Projector, Ridge, alpha_at
 
 Preset = Literal["corrected", "paper", "as_released"]
@@ -101,19 +101,26 @@ class SharedHead(nn.Module):
         logits: Tensor = self.linear(vectors)
         return logits
 
-    def told(self) -> Mapping[str, Tensor]:
+    @property
+    def reported(self) -> Losses:
         """What of the projector is worth a line in the metrics."""
         return {} if self.projector is None else {"hgm_free": self.projector.free}
 
-    def turn(self, step: Step, vectors_of: Callable[[], Tensor], targets: Tensor) -> Tensor:
+    def turn(
+        self,
+        step: Step,
+        vectors_of: Callable[[], Tensor],
+        targets: Tensor,
+        only: Sequence[nn.Parameter] | None = None,
+    ) -> Tensor:
         """One modality's turn: its loss, which is returned detached, and one step of its learner and of this head.
 
-        vectors_of: computes the modality's vectors (B', D), with their graph; targets (B',); B' >= 1.
+        vectors_of: computes the modality's vectors (B', D), with their graph; targets (B',); B' >= 1. only: what moves.
         """
         with step.autocast():
             vectors = vectors_of()
             loss = step.criterion(self(vectors), targets)
-        step.gradients(loss)
+        step.gradients(loss, only)
         if self.projector is None:
             step.optimiser.step()
         else:

@@ -1,8 +1,8 @@
 """The interface every method meets, and the part most of them share.
 
 A method is a module that takes masked tokens of any number of modalities and returns task outputs with the fused vector
-behind them. It says in which stages it wants to be trained; the loop does the rest. A method that needs another update
-than "one loss, one step" (alternating modalities, modulated gradients) overrides `update`.
+behind them. It says in which stages it wants to be trained; the loop does the rest (run/step.py). A method that needs
+another update than "the task's loss, one step" (alternating modalities, modulated gradients) overrides `update`.
 
 What decides a method's numbers is its configuration, a frozen dataclass that can `build` it and says what it is called;
 registry.py finds it by that name.
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,70 +70,74 @@ class Stage:
     passes: int = 1
 
 
-class Objective(Protocol):
-    """The task's loss of one batch, with its parts to report; built by the loop for the stage at hand."""
-
-    def __call__(self) -> tuple[Tensor, Mapping[str, Tensor]]: ...
-
-
-Watch = Callable[[Sequence[nn.Parameter], Tensor], None]  # P parameters, the norms (P,) of their unclipped gradients
+Norms = Callable[[Sequence[nn.Parameter], Tensor], None]  # P parameters, the norms (P,) of their unclipped gradients
 Criterion = Callable[[Tensor, Tensor], Tensor]  # logits (N, outputs), targets (N,) -> beta L^T, the mean over N >= 1
+Losses = Mapping[str, Tensor]  # name -> ()
 
 
 @dataclass(frozen=True)
 class Step:
-    """What an update needs: the loss to minimise, the optimiser, the parameters it moves and the gradient clip.
+    """What a method's own update is given: a batch, the task's loss of any logits, and the optimiser.
 
-    A method whose update is not "one loss, one step" takes the batch apart itself: `inputs()` gives it as the method's
-    forward would see it, `criterion` the task's loss of any logits. `epoch` and `done`, the share of the epoch's
-    batches before this one, are for schedules. `only`: the parameters this step may move, None for all. `watch` is told
-    the gradients' norms; it changes nothing. `samples`: (B,) which training samples these are, counted from 0.
-    `passed`: passes of the epoch before this one. `alpha`, `beta`: of eq. 12, for what a method adds itself.
-    `further`: those of the configuration's `further_labels` that the dataset has, (B,) each.
+    inputs: the batch as the method's forward sees it. output: the whole model's answer to it, compiled where the run
+    is. samples: (B,) which training samples these are, from 0. labels: those of the configuration's `further_labels`
+    that the dataset has, (B,) each. parameters: those the optimiser moves. norms: is told the gradients' norms; it
+    changes nothing. epoch, passed, done: of the stage, the epochs before; of the epoch, the passes before; of the pass,
+    the share of batches before.
     """
 
-    objective: Objective
+    inputs: Callable[[], Inputs]
+    output: Callable[[], MethodOutput]
+    targets: Tensor
+    samples: Tensor
+    criterion: Criterion
+    protocol: TrainingProtocol
     optimiser: torch.optim.Optimizer
     parameters: Sequence[nn.Parameter]
-    clip: float
-    autocast: Callable[[], Any]
-    inputs: Callable[[], Inputs]
-    targets: Tensor
-    criterion: Criterion
-    epoch: int
-    done: float
-    samples: Tensor
-    alpha: float
-    beta: float
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    labels: Losses = field(default_factory=dict)
+    norms: Norms | None = None
+    epoch: int = 0
     passed: int = 0
-    further: Mapping[str, Tensor] = field(default_factory=dict)
-    only: Sequence[nn.Parameter] | None = None
-    watch: Watch | None = None
+    done: float = 0.0
 
-    def descend(self, loss: Tensor) -> None:
-        """Gradients of `loss`, clipped, and one step; parameters the loss does not reach do not move at all."""
-        self.gradients(loss)
+    def losses(self, output: MethodOutput, own: Tensor | None = None, **parts: Tensor) -> Losses:
+        """beta (L^T + own) + alpha L^P of an output as "loss", and what to report of it."""
+        task = loss = self.criterion(output.logits, self.targets)
+        if own is not None:
+            loss = loss + self.protocol.beta * own
+        if output.pretraining is not None:
+            loss = loss + self.protocol.alpha * output.pretraining
+        return {"loss": loss, "task": task, **parts, **output.losses}
+
+    def descend(self, loss: Tensor, only: Sequence[nn.Parameter] | None = None) -> None:
+        """Gradients of `loss`, clipped, and one step; parameters the loss does not reach do not move at all.
+
+        only: the parameters this step may move, None for all.
+        """
+        self.gradients(loss, only)
         self.optimiser.step()
 
-    def gradients(self, loss: Tensor) -> None:
+    def gradients(self, loss: Tensor, only: Sequence[nn.Parameter] | None = None) -> None:
         """Clipped gradients of `loss`; None where it does not reach, and outside `only`."""
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward(inputs=None if self.only is None else list(self.only))  # type: ignore[no-untyped-call]
-        self.clip_gradients()
+        loss.backward(inputs=only)  # type: ignore[no-untyped-call]
+        clip_gradients(self.parameters, self.protocol.clip, self.norms)
 
-    def clip_gradients(self) -> None:
-        """Scale the gradients that are there to a common norm of at most `clip`, as clip_grad_norm_ does, to the bit.
 
-        In two halves, because the norms in between, one a parameter, are what `watch` wants.
-        """
-        moving = [p for p in self.parameters if p.grad is not None]
-        if not moving or not (self.clip or self.watch):
-            return
-        norms = torch.stack(torch._foreach_norm([p.grad for p in moving if p.grad is not None]))
-        if self.watch is not None:
-            self.watch(moving, norms)
-        if self.clip:
-            nn.utils.clip_grads_with_norm_(moving, self.clip, torch.linalg.vector_norm(norms))
+def clip_gradients(parameters: Sequence[nn.Parameter], clip: float, norms: Norms | None) -> None:
+    """Scale the gradients that are there to a common norm of at most `clip`, as clip_grad_norm_ does, to the bit.
+
+    In two halves, because the norms in between, one a parameter, are what `norms` wants. clip: 0 for none.
+    """
+    moving = [p for p in parameters if p.grad is not None]
+    if not moving or not (clip or norms):
+        return
+    found = torch.stack(torch._foreach_norm([p.grad for p in moving if p.grad is not None]))
+    if norms is not None:
+        norms(moving, found)
+    if clip:
+        nn.utils.clip_grads_with_norm_(moving, clip, torch.linalg.vector_norm(found))
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ class Method(nn.Module, ABC):
         """`forward` without losses of the method's own, for a further pass over a batch in training."""
         return cast(MethodOutput, self(inputs))
 
-    def pretrain(self, inputs: Inputs) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def pretrain(self, inputs: Inputs) -> tuple[Tensor, Losses]:
         """The loss of a stage without labels, and its parts."""
         raise NotImplementedError(f"{type(self).__name__} has no stage without labels")
 
@@ -183,12 +188,11 @@ class Method(nn.Module, ABC):
         """The learning rate of the parameter called `name`."""
         return protocol.lr
 
-    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
-        """One step of training; returns the losses to report."""
-        with step.autocast():
-            loss, parts = step.objective()
-        step.descend(loss)
-        return parts
+    def update(self, stage: Stage, step: Step) -> Losses | None:
+        """A batch of a stage with labels, where that is not one step on the task's loss (run/step.py): the method's own
+        steps, and the losses to report; an empty mapping where the batch teaches nothing. None: as every other method.
+        """
+        return None
 
     def encoders(self) -> Mapping[str, nn.Module]:
         """Modality -> the module that is its own, (B, S, D) tokens and mask to (B, d); empty where there is none."""

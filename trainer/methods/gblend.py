@@ -28,7 +28,6 @@ Missing modalities: L_m and its measurement are over the samples that have m. Wo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,7 +36,7 @@ from torch import Tensor
 
 from ..head.switches import Positive
 from .auxiliary import Supervised
-from .base import Look, Method, Shape, Stage, Step
+from .base import Look, Losses, Method, Shape, Stage, Step
 from .joint import BalanceConfig
 
 LEAST_GAIN = 1e-3  # of dG and of |dO|, in units of the loss
@@ -69,7 +68,7 @@ class GBlend(Supervised):
         self.register_buffer("measured", torch.zeros(2, count))
         self.register_buffer("measurements", torch.zeros((), dtype=torch.int64))
 
-    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
+    def update(self, stage: Stage, step: Step) -> Losses:
         with step.autocast():
             parts = self.parts(step.inputs())
             task = step.criterion(self.combined(parts), step.targets)

@@ -36,7 +36,7 @@ from ..batch import Inputs
 from ..head.dropout import Dropout
 from ..head.switches import changed
 from .alternation import ALTERNATION, AlternationConfig, SharedHead, turns
-from .base import Look, Method, MethodConfig, MethodOutput, Settings, Shape, Stage, Step
+from .base import Look, Losses, Method, MethodConfig, MethodOutput, Settings, Shape, Stage, Step
 from .trunk import TrunkConfig, encode
 from .weighting import Weighting, fused, shares_of, validated
 
@@ -122,7 +122,7 @@ class MLA(Method):
         answer = fused(logits, shares_of(self.config.weighting, logits, present, self.constants))
         return MethodOutput(answer, answer)
 
-    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
+    def update(self, stage: Stage, step: Step) -> Losses:
         """A turn for every modality of the batch."""
         inputs, losses = step.inputs(), {}
         for modality in turns(tuple(self.trunks), self.config.order):
@@ -132,7 +132,7 @@ class MLA(Method):
                 vectors_of = partial(self.trunks[modality], tokens, mask, inputs.totals.get(modality))
                 losses[f"task_{modality}"] = self.head.turn(step, vectors_of, having.of(step.targets))
         mean = torch.stack(list(losses.values())).mean() if losses else step.targets.new_zeros((), dtype=torch.float32)
-        return {"loss": mean, **losses, **self.head.told()}
+        return {"loss": mean, **losses, **self.head.reported}
 
     def between_epochs(self, stage: Stage, look: Look) -> None:
         """Choose the constant weights on the validation split."""

@@ -24,7 +24,7 @@ Works for scores as for classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from .auxiliary import Supervised
-from .base import Method, Shape, Stage, Step
+from .base import Losses, Method, Shape, Stage, Step, clip_gradients
 from .joint import BalanceConfig
 
 SHORTEST = 1e-12
@@ -49,7 +49,7 @@ class MMParetoConfig(BalanceConfig):
 class MMPareto(Supervised):
     """The joint network with auxiliary classifiers, whose two gradients meet in each learner."""
 
-    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
+    def update(self, stage: Stage, step: Step) -> Losses:
         with step.autocast():
             parts = self.parts(step.inputs())
             task = step.criterion(self.combined(parts), step.targets)
@@ -68,13 +68,13 @@ class MMPareto(Supervised):
                 joint = flat([p.grad for p in parameters])
                 single = flat([alone_grads[p] for p in parameters])
                 conflicts = conflicts + (joint @ single < 0)
-                spread(pareto(joint, single), parameters)
+                unflatten(pareto(joint, single), parameters)
         for parameter in own:
             parameter.grad = alone_grads[parameter]
-        step.clip_gradients()
+        clip_gradients(step.parameters, step.protocol.clip, step.norms)
         step.optimiser.step()
-        told = {f"task_{m}": loss for m, loss in alone.items()}
-        return {"loss": task + uni, "task": task, "conflict": conflicts / len(self.trunks), **told}
+        losses = {f"task_{m}": loss for m, loss in alone.items()}
+        return {"loss": task + uni, "task": task, "conflict": conflicts / len(self.trunks), **losses}
 
 
 def pareto(joint: Tensor, single: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def flat(tensors: Sequence[Tensor | None]) -> Tensor:
     return torch.cat([t.flatten() for t in tensors if t is not None])
 
 
-def spread(vector: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+def unflatten(vector: Tensor, parameters: Sequence[nn.Parameter]) -> None:
     """The inverse of `flat`, into the parameters' gradients."""
     for parameter, piece in zip(parameters, torch.split(vector, [p.numel() for p in parameters]), strict=True):
         parameter.grad = piece.view_as(parameter).clone()

@@ -28,7 +28,7 @@ Missing modalities: s_m is the mean over the samples that have m; one without an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from ..head.switches import Weight
-from .base import Method, Shape, Stage, Step
+from .base import Losses, Method, Shape, Stage, Step
 from .joint import BalanceConfig, Joint, Parts, mean_present, others_mean
 
 
@@ -67,7 +67,7 @@ class OGMGE(Joint):
         truth = targets[:, None, None].expand(-1, own.shape[1], 1)
         return mean_present(own.gather(2, truth).squeeze(2), parts.present)
 
-    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
+    def update(self, stage: Stage, step: Step) -> Losses:
         with step.autocast():
             parts = self.parts(step.inputs())
             loss = step.criterion(self.combined(parts), step.targets)
@@ -80,8 +80,7 @@ class OGMGE(Joint):
             step.optimiser.step()
         else:
             modulated_step(step, groups, self.config.noise)
-        told = {f"rate_{m}": k for m, k in zip(self.trunks, rates, strict=True)}
-        return {"loss": loss, "task": loss, **told}
+        return {"loss": loss, "task": loss, **{f"rate_{m}": k for m, k in zip(self.trunks, rates, strict=True)}}
 
 
 def coefficients(scores: Tensor, alpha: float) -> Tensor:
@@ -100,10 +99,10 @@ def modulate_gradients(groups: Groups, noise: bool) -> None:
     for parameters, k in groups:
         for parameter in parameters:
             if parameter.grad is not None:
-                spread = deviation(parameter.grad)
+                noise_size = deviation(parameter.grad)
                 parameter.grad.mul_(k)
                 if noise:
-                    parameter.grad.add_(torch.randn_like(parameter.grad) * spread)
+                    parameter.grad.add_(torch.randn_like(parameter.grad) * noise_size)
 
 
 @torch.no_grad()

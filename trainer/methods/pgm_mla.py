@@ -28,7 +28,7 @@ from ...cache.errors import UserError
 from ..head.model import SHARED
 from ..head.switches import changed
 from .alternation import ALTERNATION, AlternationConfig, SharedHead, turns
-from .base import Method, MethodConfig, Settings, Shape, Stage, Step
+from .base import Losses, Method, MethodConfig, Settings, Shape, Stage, Step
 from .pgm import PgMMethod, PgMMethodConfig, heads_made
 
 
@@ -75,10 +75,8 @@ class PgMMLA(PgMMethod):
         # Last, so that PgM starts from the weights it has in the method pgm.
         self.auxiliary = SharedHead(config.head.dim, shape.outputs, config.alternation)
 
-    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
-        if not stage.labels:
-            return super().update(stage, step)
-        inputs, told = step.inputs(), {}
+    def update(self, stage: Stage, step: Step) -> Losses:
+        inputs, turned = step.inputs(), {}
         for modality in turns(tuple(self.config.head.modalities), self.order):
             having = inputs.having(modality)
             if having.count:
@@ -86,13 +84,13 @@ class PgMMLA(PgMMethod):
                 learner = [*self.learner(modality).parameters(), *self.auxiliary.parameters()]
                 totals = {m: total for m, total in inputs.totals.items() if m == modality}
                 own = partial(self.alone, modality, tokens, mask, totals)
-                loss = self.auxiliary.turn(replace(step, only=learner), own, having.of(step.targets))
-                told[f"task_{modality}"] = loss
+                loss = self.auxiliary.turn(step, own, having.of(step.targets), learner)
+                turned[f"task_{modality}"] = loss
         alternating = {id(p) for p in self.pgm.uni_learners.parameters()}
         with step.autocast():
-            loss, parts = step.objective()
-        replace(step, only=[p for p in step.parameters if id(p) not in alternating]).descend(loss)
-        return {**parts, **told, **self.auxiliary.told()}
+            losses = step.losses(step.output())
+        step.descend(losses["loss"], [p for p in step.parameters if id(p) not in alternating])
+        return {**losses, **turned, **self.auxiliary.reported}
 
     def learner(self, modality: str) -> nn.Module:
         """The uni-modal learner of a modality, or the one all share."""

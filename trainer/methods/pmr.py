@@ -31,7 +31,6 @@ Missing modalities: every mean is over the samples that have m; a class whose pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,7 +38,7 @@ import torch
 from torch import Tensor
 
 from ..head.switches import Count, Share, Weight
-from .base import Look, Method, Shape, Stage, Step
+from .base import Look, Losses, Method, Shape, Stage, Step
 from .joint import BalanceConfig, Joint, Parts, mean_present, others_mean
 
 FAR = -1e30  # infinity would give nan where no class is known yet
@@ -78,7 +77,7 @@ class PMR(Joint):
         self.register_buffer("sums", torch.zeros(*size, config.dim))
         self.register_buffer("counts", torch.zeros(*size))
 
-    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
+    def update(self, stage: Stage, step: Step) -> Losses:
         with step.autocast():
             parts = self.parts(step.inputs())
             task = step.criterion(self.combined(parts), step.targets)

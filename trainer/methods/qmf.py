@@ -26,7 +26,6 @@ Missing modalities are skipped in the fusion and in every loss; the scale keeps 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,7 +34,7 @@ from torch import Tensor
 
 from ..batch import Inputs
 from ..head.switches import Weight
-from .base import Method, MethodOutput, Shape, Stage, Step
+from .base import Losses, Method, MethodOutput, Shape, Stage, Step
 from .joint import BalanceConfig, present_loss
 from .late import Late
 
@@ -67,7 +66,7 @@ class QMF(Late):
         answer = by_energy(*self.outputs(inputs))
         return MethodOutput(answer, answer)
 
-    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
+    def update(self, stage: Stage, step: Step) -> Losses:
         with step.autocast():
             inputs = step.inputs()
             logits, present = self.outputs(inputs)

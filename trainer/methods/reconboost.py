@@ -32,7 +32,6 @@ the loss is the plain cross-entropy. The sum over the present ones is scaled by 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,7 +40,7 @@ from torch import Tensor
 
 from ..batch import Inputs
 from ..head.switches import Share
-from .base import Method, MethodOutput, Shape, Stage, Step
+from .base import Losses, Method, MethodOutput, Shape, Stage, Step
 from .joint import BalanceConfig
 from .late import Late
 
@@ -73,8 +72,8 @@ class ReconBoost(Late):
         answer = boosted(*self.outputs(inputs))
         return MethodOutput(answer, answer)
 
-    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
-        inputs, told = step.inputs(), {}
+    def update(self, stage: Stage, step: Step) -> Losses:
+        inputs, residuals = step.inputs(), {}
         with torch.no_grad(), step.autocast():
             logits, present = self.outputs(inputs)
         for i, modality in enumerate(self.members):
@@ -86,10 +85,10 @@ class ReconBoost(Late):
             others[:, i] = False
             with step.autocast():
                 own = self.members[modality](*shown)
-                said = having.of((logits * others).sum(dim=1)).float().softmax(dim=1) * having.of(others.any(dim=1))
-                loss = residual_loss(own, having.of(step.targets), self.config.reconcile * said)
+                answered = having.of((logits * others).sum(dim=1)).float().softmax(dim=1) * having.of(others.any(dim=1))
+                loss = residual_loss(own, having.of(step.targets), self.config.reconcile * answered)
             step.descend(loss)
-            told[f"residual_{modality}"] = loss.detach()
+            residuals[f"residual_{modality}"] = loss.detach()
             # The members after this one see its newest answers.
             with torch.no_grad(), step.autocast():
                 logits[having.index, i] = self.members[modality](*shown).to(logits.dtype)
@@ -97,12 +96,15 @@ class ReconBoost(Late):
             task = step.criterion(boosted(*self.outputs(inputs)), step.targets)
         if self.config.rectify:
             step.descend(task)
-        return {"loss": task, "task": task, **told}
+        return {"loss": task, "task": task, **residuals}
 
 
-def residual_loss(logits: Tensor, targets: Tensor, said: Tensor) -> Tensor:
-    """-mean sum_k (y_k - said_k) ln softmax(f)_k, the negative part down to 1e-3; logits, said (N, C), targets (N,)."""
-    wanted = torch.nn.functional.one_hot(targets, logits.shape[1]) - said
+def residual_loss(logits: Tensor, targets: Tensor, answered: Tensor) -> Tensor:
+    """-mean sum_k (y_k - answered_k) ln softmax(f)_k, the negative part down to 1e-3.
+
+    logits, answered (N, C), targets (N,).
+    """
+    wanted = torch.nn.functional.one_hot(targets, logits.shape[1]) - answered
     log_p = logits.float().log_softmax(dim=1)
     terms = wanted.clamp(min=0) * log_p + wanted.clamp(max=0) * log_p.clamp(min=math.log(RULED_OUT))
     return -terms.sum(dim=1).mean()

@@ -19,7 +19,6 @@ Missing modalities: teachers are trained on, and students are compared for, the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,7 +28,7 @@ from torch import Tensor, nn
 from ..batch import Inputs
 from ..head.switches import Weight
 from ..protocol import Protocol
-from .base import Method, MethodOutput, Shape, Stage, Step
+from .base import Losses, Method, MethodOutput, Shape, Stage, Step
 from .joint import BalanceConfig, Joint, present_loss
 from .trunk import Trunk, TrunkConfig
 
@@ -78,10 +77,10 @@ class UMT(Joint):
         vectors, logits = self.teachers[modality](inputs.tokens[modality], inputs.masks[modality], total)
         return MethodOutput(logits, vectors)
 
-    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
+    def update(self, stage: Stage, step: Step) -> Losses:
         return self.learn(step) if stage.modality is None else self.teach(stage.modality, step)
 
-    def teach(self, modality: str, step: Step) -> Mapping[str, Tensor]:
+    def teach(self, modality: str, step: Step) -> Losses:
         """A teacher's step; none where no sample of the batch has its modality."""
         inputs = step.inputs()
         with step.autocast():
@@ -91,7 +90,7 @@ class UMT(Joint):
         step.descend(loss)
         return {"loss": loss, "task": loss}
 
-    def learn(self, step: Step) -> Mapping[str, Tensor]:
+    def learn(self, step: Step) -> Losses:
         """The joint model's step; the teachers stand still, as they get no gradients."""
         inputs = step.inputs()
         with step.autocast():

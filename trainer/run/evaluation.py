@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 from ..data.feed import Feed
 from ..tasks import Forward, Task, Views
+from .machine import Machine
 from .threads import fitting_threads
-
-if TYPE_CHECKING:
-    from .loop import Machine
 
 BATCH = 128  # fixed, so that a split's outputs do not depend on the training batch
 
@@ -43,8 +41,7 @@ def collect(forward: Forward, task: Task, feed: Feed, machine: Machine, modality
     parts: dict[str, list[torch.Tensor]] = {}
     with fitting_threads(forward, machine.device), torch.inference_mode(), machine.autocast():
         for batch in feed.batches(order):
-            inputs = batch.inputs.restricted(modality) if modality else batch.inputs
-            for name, value in task.views(forward, inputs).items():
+            for name, value in task.views(forward, batch.inputs.restricted(modality)).items():
                 parts.setdefault(name, []).append(value.float())
     back = np.argsort(np.concatenate(order)) if order else np.zeros(0, np.int64)
     return {name: torch.cat(values).cpu().numpy()[back] for name, values in parts.items()}

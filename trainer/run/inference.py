@@ -25,10 +25,10 @@ from ..protocol import Protocol
 from ..tasks import Task
 from ..tasks.choice import task_for
 from .evaluation import collect, evaluate
-from .loop import Machine
+from .machine import Machine, device_for
 from .model import Model, unit_statistics
 from .predictions import predictions_table, write_predictions
-from .request import device_for, features_root
+from .request import features_root
 from .runs import Run, dataframe
 from .training import assembled
 

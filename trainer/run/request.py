@@ -26,6 +26,7 @@ from ..protocol import Protocol
 from .callbacks import Asked as AskedCallback
 from .callbacks import Callback, chosen
 from .home import Root, runs_place
+from .machine import device_for, precision_for
 from .runs import RECIPE, Run, content_hash, run_at
 
 DEFAULT_METHOD = "pgm"
@@ -203,26 +204,6 @@ def refuse(unknown: Mapping[str, Any], protocol: Protocol, method: MethodConfig)
         f"No switch {name!r} in the protocol or in method {method.name!r}. There are: {', '.join(switches)}."
         f"{nearest(name, switches)}"
     )
-
-
-def device_for(name: str) -> torch.device:
-    """auto: the GPU where there is one. Raises UserError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"No device {name!r}. Use auto, cpu, cuda or cuda:N.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: this machine has no CUDA device that PyTorch can use. Use --device cpu.")
-    return device
-
-
-def precision_for(name: str, device: torch.device) -> Any:
-    """auto: bf16 on a GPU that has it, fp32 elsewhere."""
-    if name != "auto":
-        return name
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def features_root(given: Place | None) -> Place:

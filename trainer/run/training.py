@@ -30,15 +30,18 @@ from .checkpoint import Checkpoints
 from .evaluation import Evaluated, evaluate
 from .events import Listener, Note, RunFinished, RunStarted, silent
 from .files import write_json
+from .gradients import GradientNorms
 from .home import CONFIG, RESULT, WEIGHTS, Root
 from .lock import RunLock
-from .loop import Machine, Training
+from .loop import Training
+from .machine import Machine
 from .model import Model, NullTokens, Standardize, measured_statistics
 from .predictions import predictions_table, write_predictions
 from .record import Journal, environment, floors_of, save_weights, selected_epochs
 from .request import Request, Resolved, features_root, resolve, runs_root
 from .runs import ENVIRONMENT, METRICS, Run
 from .stages import SharedStages
+from .step import Trainer
 from .threads import fitting_threads
 
 CHECKPOINT_SECONDS = 5.0
@@ -146,7 +149,7 @@ def fill(run: Run, resolved: Resolved, how: Execution) -> None:
         # The first optimiser imports torch._dynamo, which takes a second or two; meanwhile the features are read.
         # Not where torch.compile imports it too: two threads at once leave it half imported.
         threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True).start()
-    data, listener = resolved.data, how.listener
+    listener = how.listener
     machine = Machine(resolved.device, resolved.protocol.precision, resolved.request.compile)
     # A large split takes seconds to copy; the input statistics take one more, and can have it meanwhile.
     with ThreadPoolExecutor(1) as pool:
@@ -154,21 +157,10 @@ def fill(run: Run, resolved: Resolved, how: Execution) -> None:
         model = build_model(resolved).to(resolved.device)
         feeds = reading.result()
     shared = None if how.force or resolved.callbacks else SharedStages(resolved)
-    training = Training(
-        model,
-        data.task,
-        resolved.protocol,
-        resolved.request.seed,
-        feeds,
-        machine,
-        Checkpoints(run.path, how.checkpoint_seconds),
-        listener,
-        Journal(run.path / METRICS),
-        shared,
-        how.watch_gradients,
-        further_labels(resolved),
-        resolved.callbacks,
-    )
+    norms = GradientNorms(model.method.modality_parameters()) if how.watch_gradients else None
+    trainer = trainer_of(resolved, model, feeds["train"], machine, listener, norms)
+    checkpoints, journal = Checkpoints(run.path, how.checkpoint_seconds), Journal(run.path / METRICS)
+    training = Training(trainer, feeds["val"], checkpoints, journal, shared, resolved.callbacks)
     write_json(run.path / CONFIG, resolved.config)
     write_json(run.path / ENVIRONMENT, environment(resolved, feeds))
     training.resume()
@@ -189,7 +181,7 @@ def finish(run: Run, resolved: Resolved, how: Execution, training: Training, sec
     scores: dict[str, Evaluated] = {}
     for split, feed in (("val", training.feeds["val"]), ("test", test)):
         if len(feed):
-            scores[split] = evaluate(model, data.task, feed, training.machine)
+            scores[split] = evaluate(model, data.task, feed, training.trainer.machine)
             ids = [data.ids[row] for row in feed.rows]
             table = predictions_table(data.task, ids, scores[split].views, scores[split].targets)
             write_predictions(run.predictions_path(split), table)
@@ -226,10 +218,19 @@ def feed_of(resolved: Resolved, split: str, kind: str) -> Feed:
     return open_feed(kind, resolved.features, rows, data.targets[rows], tokens, resolved.device, groups)
 
 
-def further_labels(resolved: Resolved) -> dict[str, Tensor]:
-    """Label columns besides the task's, for the training samples, on the device."""
-    rows = resolved.data.splits["train"]
-    return {name: torch.from_numpy(labels[rows]).to(resolved.device) for name, labels in resolved.further.items()}
+def trainer_of(
+    resolved: Resolved,
+    model: Model,
+    train: Feed,
+    machine: Machine,
+    listener: Listener = silent,
+    norms: GradientNorms | None = None,
+) -> Trainer:
+    """What trains a model on the training split, with the label columns besides the task's that its method reads."""
+    rows, device = resolved.data.splits["train"], resolved.device
+    labels = {name: torch.from_numpy(column[rows]).to(device) for name, column in resolved.further.items()}
+    task, protocol, seed = resolved.data.task, resolved.protocol, resolved.request.seed
+    return Trainer(model, task, protocol, seed, train, machine, listener, norms, labels)
 
 
 def build_model(resolved: Resolved) -> Model:

@@ -72,10 +72,16 @@ class Task(ABC):
         return labels.astype(np.int64)
 
     @abstractmethod
+    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """L^T (), a mean over samples: logits (N, outputs), targets (N,)."""
+
     def loss(
         self, forward: Forward, inputs: Inputs, targets: Tensor
     ) -> tuple[Tensor, MethodOutput, Mapping[str, Tensor]]:
-        """L^T of a batch, the output of the pass that shows everything, and parts worth reporting."""
+        """L^T of a batch, the output of the pass that shows everything, and parts worth reporting: of one pass, unless
+        the task says otherwise."""
+        output = forward(inputs)
+        return self.criterion(output.logits, targets), output, {}
 
     def views(self, forward: Forward, inputs: Inputs) -> dict[str, Tensor]:
         """What evaluation collects of a batch: rows of logits, unless the task says otherwise."""

@@ -8,7 +8,6 @@ the inverse of its share of the training samples, scikit-learn's "balanced".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,11 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..batch import Inputs
-from ..methods.base import MethodOutput
 from ..protocol import Protocol
 from . import metrics, weighted
-from .base import Forward, Task, Views
+from .base import Task, Views
 from .scores import Columns, Recomputed, SampleScores
 
 CURVES = {"auroc": weighted.auroc, "average_precision": weighted.average_precision}
@@ -45,13 +42,10 @@ class Classification(Task):
     def of(cls, classes: tuple[str, ...], modalities: tuple[str, ...], protocol: Protocol) -> Task:
         return cls(classes)
 
-    def loss(
-        self, forward: Forward, inputs: Inputs, targets: Tensor
-    ) -> tuple[Tensor, MethodOutput, Mapping[str, Tensor]]:
-        output = forward(inputs)
+    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.weights is not None:
             self.weights = self.weights.to(targets.device)
-        return nn.functional.cross_entropy(output.logits.float(), targets, self.weights), output, {}
+        return nn.functional.cross_entropy(logits.float(), targets, self.weights)
 
     def balance(self, train: NDArray[Any]) -> None:
         counts = np.bincount(train, minlength=self.outputs)

@@ -57,15 +57,16 @@ class Retrieval(Task):
     def of(cls, classes: tuple[str, ...], modalities: tuple[str, ...], protocol: Protocol) -> Task:
         return cls(classes, modalities)
 
+    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits.float(), targets)
+
     def loss(
         self, forward: Forward, inputs: Inputs, targets: Tensor
     ) -> tuple[Tensor, MethodOutput, Mapping[str, Tensor]]:
         full = forward(inputs)
         # Only the full pass pretrains: rebuilding a batch of which a modality is hidden serves nobody.
         singles = [forward(inputs.only(m), losses=False) for m in self.modalities]
-        cross_entropy = torch.stack(
-            [nn.functional.cross_entropy(o.logits.float(), targets) for o in (full, *singles)]
-        ).mean()
+        cross_entropy = torch.stack([self.criterion(o.logits, targets) for o in (full, *singles)]).mean()
         both = inputs.having(*self.modalities)
         contrast = contrastive(singles[0].fused.float(), singles[1].fused.float(), both)
         return cross_entropy + contrast, full, {"ce": cross_entropy.detach(), "nce": contrast.detach()}

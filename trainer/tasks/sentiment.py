@@ -6,18 +6,15 @@ Regression selects on validation MAE, three classes on the three-class accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..batch import Inputs
-from ..methods.base import MethodOutput
 from ..protocol import Protocol
 from . import metrics
-from .base import Forward, Task, Vectors, Views
+from .base import Task, Vectors, Views
 from .classification import Classification
 from .linear import scores, side_by_side
 from .scores import Columns, SampleScores
@@ -43,11 +40,8 @@ class SentimentRegression(Task):
         """float32 scores."""
         return labels.astype(np.float32)
 
-    def loss(
-        self, forward: Forward, inputs: Inputs, targets: Tensor
-    ) -> tuple[Tensor, MethodOutput, Mapping[str, Tensor]]:
-        output = forward(inputs)
-        return nn.functional.l1_loss(output.logits.float().squeeze(1), targets), output, {}
+    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.l1_loss(logits.float().squeeze(1), targets)
 
     def metrics(self, views: Views, targets: NDArray[Any]) -> dict[str, float]:
         return metrics.sentiment_scores(targets.astype(np.float64), views["logits"][:, 0].astype(np.float64))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from pgm.trainer.methods.pmr import PMR, nearness, rebalance
 from pgm.trainer.methods.qmf import by_energy, confidence, ranking_loss
 from pgm.trainer.methods.reconboost import ReconBoost, residual_loss
 from pgm.trainer.methods.umt import UMT
+from pgm.trainer.protocol import Protocol
 from pgm.trainer.run.events import BatchFinished, Event
 from pgm.trainer.run.request import Request, resolve
 from pgm.trainer.run.training import Execution, carry_out
@@ -54,28 +54,15 @@ def step_of(
 ) -> Step:
     parameters = list(method.parameters())
     targets = torch.arange(len(next(iter(inputs.masks.values())))) % 4
-    criterion = torch.nn.functional.cross_entropy
-
-    def objective() -> tuple[Tensor, dict[str, Tensor]]:
-        loss = criterion(method(inputs).logits, targets)
-        return loss, {"loss": loss}
-
-    optimiser = kind(parameters, lr=lr)
-    samples = torch.arange(len(targets))
     return Step(
-        objective,
-        optimiser,
-        parameters,
-        0.0,
-        nullcontext,
-        lambda: inputs,
-        targets,
-        criterion,
-        0,
-        0.0,
-        samples,
-        alpha=0.5,
-        beta=1.0,
+        inputs=lambda: inputs,
+        output=lambda: method(inputs),
+        targets=targets,
+        samples=torch.arange(len(targets)),
+        criterion=torch.nn.functional.cross_entropy,
+        protocol=Protocol(clip=0.0),
+        optimiser=kind(parameters, lr=lr),
+        parameters=parameters,
     )
 
 
@@ -84,14 +71,18 @@ def copies(module: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def updated(method: Method, step: Step) -> dict[str, Tensor]:
-    """What one update reports, without its graph."""
-    return {name: torch.as_tensor(value).detach() for name, value in method.update(TASK, step).items()}
+    """What one update reports, without its graph; of a method without its own, one step on its answer's loss."""
+    losses = method.update(TASK, step)
+    if losses is None:
+        losses = step.losses(step.output())
+        step.descend(losses["loss"])
+    return {name: torch.as_tensor(value).detach() for name, value in losses.items()}
 
 
 def moves(method: Method, step: Step) -> dict[str, Tensor]:
     """What one update does to every parameter."""
     before = copies(method)
-    method.update(TASK, step)
+    updated(method, step)
     return {name: p.detach() - before[name] for name, p in method.named_parameters()}
 
 

@@ -6,7 +6,6 @@ import json
 import math
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +14,13 @@ import torch
 from pgm.cache.errors import UserError
 from pgm.trainer import Run
 from pgm.trainer.batch import Inputs
-from pgm.trainer.methods import Look, Method, Shape, Stage, Step, choose
+from pgm.trainer.methods import Look, Method, MethodOutput, Shape, Stage, Step, choose
 from pgm.trainer.methods.alternation import AlternationConfig, SharedHead, turns
 from pgm.trainer.methods.hgm import Projector, alpha_at
 from pgm.trainer.methods.mla import MLA, MLAConfig
 from pgm.trainer.methods.pgm_mla import PgMMLA, PgMMLAConfig
 from pgm.trainer.methods.weighting import GRID_POINTS, entropy, grid, points, shares_of, validated
+from pgm.trainer.protocol import Protocol
 from pgm.trainer.run.events import BatchFinished, Event
 from pgm.trainer.run.request import Request, resolve
 from pgm.trainer.run.training import Execution, carry_out
@@ -48,29 +48,20 @@ def batch(count: int = 6, missing: tuple[str, ...] = (), seed: int = 1) -> Input
     return Inputs(tokens, masks)
 
 
-def no_joint_loss() -> tuple[Tensor, dict[str, Tensor]]:
-    raise AssertionError("MLA has no joint loss")
-
-
 def step_of(
     method: torch.nn.Module, inputs: Inputs, optimiser: type[torch.optim.Optimizer] = torch.optim.SGD, lr: float = 0.1
 ) -> Step:
     targets = torch.arange(len(next(iter(inputs.masks.values())))) % SHAPE.outputs
     parameters = list(method.parameters())
     return Step(
-        objective=no_joint_loss,
+        inputs=lambda: inputs,
+        output=lambda: method(inputs),
+        targets=targets,
+        samples=torch.arange(len(targets)),
+        criterion=torch.nn.functional.cross_entropy,
+        protocol=Protocol(clip=0.0),
         optimiser=optimiser(parameters, lr=lr),
         parameters=parameters,
-        clip=0.0,
-        autocast=nullcontext,
-        inputs=lambda: inputs,
-        targets=targets,
-        criterion=torch.nn.functional.cross_entropy,
-        epoch=0,
-        done=0.0,
-        samples=torch.arange(len(targets)),
-        alpha=0.5,
-        beta=1.0,
     )
 
 
@@ -386,17 +377,16 @@ def test_turns_move_uni_modal_learners_and_the_joint_step_all_else(shared: bool)
     step = step_of(method, inputs)
     learned: list[set[str]] = []
 
-    def joint() -> tuple[Tensor, dict[str, Tensor]]:
+    def joint() -> MethodOutput:
         learned.append({name for name, p in method.named_parameters() if not torch.equal(p, before[name])})
-        output = method(inputs)
-        assert output.pretraining is not None
-        loss = step.criterion(output.logits, step.targets) + 0.5 * output.pretraining
         before.update(copies(method))
-        return loss, {"loss": loss}
+        output: MethodOutput = method(inputs)
+        assert output.pretraining is not None
+        return output
 
     before = copies(method)
-    told = method.train().update(STAGE, replace(step, objective=joint))
-    assert {"loss", "task_audio", "task_text", "task_vision", "hgm_free"} == set(told)
+    losses = method.train().update(STAGE, replace(step, output=joint))
+    assert {"loss", "task", "ufc", "task_audio", "task_text", "task_vision", "hgm_free"} <= set(losses)
     moved = {name for name, p in method.named_parameters() if not torch.equal(p, before[name])}
     assert learned[0]
     assert all(name.startswith(("pgm.uni_learners.", "auxiliary.")) for name in learned[0])

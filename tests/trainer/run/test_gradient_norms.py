@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from pgm.trainer import Run
 from pgm.trainer.batch import Inputs
 from pgm.trainer.methods import Method, Shape, Stage, Step, choose
+from pgm.trainer.protocol import Protocol
 from pgm.trainer.run.gradients import GradientNorms
 from pgm.trainer.run.request import Request, resolve
 from pgm.trainer.run.training import Execution, carry_out
@@ -38,14 +38,21 @@ def step_of(method: Method, seed: int, clip: float, norms: GradientNorms | None)
     tokens = {m: torch.randn(8, 3, width, generator=generator) for m, width in {"text": 6, "vision": 5}.items()}
     inputs = Inputs(tokens, {m: torch.ones(8, 3, dtype=torch.bool) for m in tokens})
     targets, criterion = torch.arange(8) % 4, torch.nn.functional.cross_entropy
+    return Step(
+        inputs=lambda: inputs,
+        output=lambda: method(inputs),
+        targets=targets,
+        samples=torch.arange(8),
+        criterion=criterion,
+        protocol=Protocol(clip=clip),
+        optimiser=torch.optim.SGD(method.parameters(), lr=0.1),
+        parameters=list(method.parameters()),
+        norms=norms,
+    )
 
-    def objective() -> tuple[Tensor, dict[str, Tensor]]:
-        return criterion(method(inputs).logits, targets), {}
 
-    optimiser = torch.optim.SGD(method.parameters(), lr=0.1)
-    moved = list(method.parameters())
-    how = {"epoch": 0, "done": 0.0, "samples": torch.arange(8), "alpha": 0.5, "beta": 1.0, "watch": norms}
-    return Step(objective, optimiser, moved, clip, nullcontext, lambda: inputs, targets, criterion, **how)  # type: ignore[arg-type]
+def loss_of(step: Step) -> Tensor:
+    return step.criterion(step.output().logits, step.targets)
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.05])
@@ -57,11 +64,11 @@ def test_gradient_norms_are_those_of_a_plain_loop(name: str, clip: float) -> Non
     for seed in range(3):
         step = step_of(method, seed, clip, norms)
         method.zero_grad()
-        step.objective()[0].backward()
+        loss_of(step).backward()
         for modality, parameters in method.modality_parameters().items():
             total = sum(float(p.grad.double().square().sum()) for p in parameters if p.grad is not None)
             expected[modality].append(math.sqrt(total))
-        step.descend(step.objective()[0])
+        step.descend(loss_of(step))
     assert norms.take() == pytest.approx({m: np.mean(values) for m, values in expected.items()}, rel=1e-5)
     assert norms.take() == {}, "an epoch's norms are taken once"
 
@@ -81,8 +88,8 @@ def test_mla_is_measured_once_a_batch_and_modality() -> None:
 def test_clipping_in_two_halves_is_clip_grad_norm_to_the_bit(clip: float) -> None:
     one, two = build("concat").eval(), build("concat").eval()
     ours, theirs = step_of(one, 0, clip, None), step_of(two, 0, clip, None)
-    ours.gradients(ours.objective()[0])
-    theirs.objective()[0].backward()
+    ours.gradients(loss_of(ours))
+    loss_of(theirs).backward()
     torch.nn.utils.clip_grad_norm_(two.parameters(), clip)
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)

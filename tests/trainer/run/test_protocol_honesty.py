@@ -15,10 +15,9 @@ from pgm.cache.errors import NotFound, RunFailed, UserError
 from pgm.trainer import Run
 from pgm.trainer.data.dataset import load_data
 from pgm.trainer.protocol import Protocol
-from pgm.trainer.run.loop import build_optimiser
 from pgm.trainer.run.model import Model
+from pgm.trainer.run.optimiser import build_optimiser, rate_factor
 from pgm.trainer.run.request import Request, resolve
-from pgm.trainer.run.schedule import rate_factor
 from pgm.trainer.run.training import build_model
 
 

@@ -19,10 +19,10 @@ from pgm.trainer.data.sequence import Context
 from pgm.trainer.methods import MethodOutput, Stage, known_methods
 from pgm.trainer.methods.concat import Concat
 from pgm.trainer.methods.prior import mmilb
-from pgm.trainer.run.checkpoint import Checkpoints
-from pgm.trainer.run.loop import Machine, Place, Training
+from pgm.trainer.run.machine import Machine
 from pgm.trainer.run.request import Request, resolve
-from pgm.trainer.run.training import build_model, feed_of, further_labels
+from pgm.trainer.run.step import Trainer
+from pgm.trainer.run.training import build_model, feed_of, trainer_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 META = torch.device("meta")
@@ -61,23 +61,14 @@ def features(tmp_path_factory: pytest.TempPathFactory, make_toy: Callable[..., P
     return root
 
 
-def on_nothing(root: Path, runs: Path, method: str, **options: Any) -> Training:
-    """A training whose model and data lie on the meta device."""
+def on_nothing(root: Path, runs: Path, method: str, **options: Any) -> Trainer:
+    """A trainer whose model and data lie on the meta device."""
     own = {} if method.split("+")[0] in (*SCORES, "unimse", "unimeec") else SIZES
     settings = {**own, "pretrain_epochs": 1, "epochs": 1, "batch": 16}
     resolved = resolve(Request(root, runs, method=method, settings=settings, device="cpu", **options))
     object.__setattr__(resolved, "device", META)
-    feeds = {split: feed_of(resolved, split, "resident") for split in ("train", "val")}
-    model = build_model(resolved).to(META)
-    machine, nowhere = Machine(META, "fp32"), Checkpoints(runs, float("inf"))
-    further = further_labels(resolved)
-    return Training(
-        model, resolved.data.task, resolved.protocol, 0, feeds, machine, nowhere, ignored, ignored, further=further
-    )
-
-
-def ignored(event: object) -> None:
-    """Neither shown nor recorded."""
+    feed = feed_of(resolved, "train", "resident")
+    return trainer_of(resolved, build_model(resolved).to(META), feed, Machine(META, "fp32"))
 
 
 def trains(stage: Stage, name: str) -> bool:
@@ -85,25 +76,24 @@ def trains(stage: Stage, name: str) -> bool:
     return name.startswith(f"method.{stage.part}." if stage.part else "")
 
 
-def steps(training: Training) -> Iterator[None]:
+def steps(trainer: Trainer) -> Iterator[None]:
     """Every step of one epoch of each stage."""
-    feed = training.feeds["train"]
-    for stage in training.stages:
+    for stage in trainer.stages:
         # AdamW's kernel for a GPU is one call; its loop over tensors, which any other device takes, is not about a GPU.
-        optimiser = torch.optim.SGD([p for n, p in training.model.named_parameters() if trains(stage, n)], lr=0.1)
-        training.model.train()
+        optimiser = torch.optim.SGD([p for n, p in trainer.model.named_parameters() if trains(stage, n)], lr=0.1)
+        trainer.model.train()
         for passed in range(stage.passes):
-            order = feed.training_order(training.protocol.batch, seed=1)
-            for number, batch in enumerate(feed.batches(order)):
-                training.step(stage, batch, optimiser, Place(number / len(order), passed))
+            order = trainer.feed.training_order(trainer.protocol.batch, seed=1)
+            for number, batch in enumerate(trainer.feed.batches(order)):
+                trainer.step(stage, batch, optimiser, passed=passed, done=number / len(order))
                 yield
 
 
-def uploads_of(training: Training) -> tuple[list[str], int]:
+def uploads_of(trainer: Trainer) -> tuple[list[str], int]:
     """What went up in an epoch of each stage, and how many orders of batches that epoch had."""
     with Uploads() as uploads:
-        assert sum(1 for _ in steps(training)) >= 2
-    return uploads.names, sum(stage.passes for stage in training.stages)
+        assert sum(1 for _ in steps(trainer)) >= 2
+    return uploads.names, sum(stage.passes for stage in trainer.stages)
 
 
 @pytest.mark.parametrize("method", known_methods(MODALITIES))

@@ -19,7 +19,7 @@ from ...batch import Inputs
 from ...head import FusionConfig, PgMConfig
 from ...head.switches import OF_THE_DATA, Range, changed
 from ...protocol import Protocol
-from ..base import Method, MethodConfig, MethodOutput, Settings, Shape, Stage, Step
+from ..base import Method, MethodConfig, Settings, Shape, Stage
 from ..pgm import PgMMethodConfig, has_pretraining, heads_made, pretraining_of
 from .fusion import Fusion, PgMFusion
 
@@ -112,14 +112,3 @@ class PriorMethod(Method):
         if name.startswith(("fusion.pgm.uni_learners.", "fusion.pgm.paired_learners.")):
             return protocol.lr_learners
         return protocol.lr_decoder if name.startswith("fusion.pgm.decoders.") else protocol.lr
-
-
-def judged(
-    step: Step, output: MethodOutput, own: Tensor, told: Mapping[str, Tensor]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """beta (L^T + own) + alpha L^P of an output, and what to report of it."""
-    task = step.criterion(output.logits, step.targets)
-    loss = task + step.beta * own
-    if output.pretraining is not None:
-        loss = loss + step.alpha * output.pretraining
-    return loss, {"loss": loss, "task": task, **told, **output.losses}

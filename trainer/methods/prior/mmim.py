@@ -25,7 +25,7 @@ decided, as with too few samples of a sign (mmilb.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import torch
@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from ...batch import Inputs
 from ...head.dropout import Dropout
 from ...head.switches import Positive, Share, Weight
-from ..base import Method, MethodOutput, Shape, Stage, Step
-from .base import PriorConfig, PriorMethod, judged
+from ..base import Losses, Method, MethodOutput, Shape, Stage, Step
+from .base import PriorConfig, PriorMethod
 from .contrastive import CPC
 from .encoders import VectorEncoders, vector_widths
 from .fusion import Concatenation
@@ -100,22 +100,20 @@ class MMIM(PriorMethod):
         z = self.fuse(fused.vector)
         return MethodOutput(self.head(z), z, fused.losses, fused.pretraining)
 
-    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
-        if not stage.labels:
-            return super().update(stage, step)
+    def update(self, stage: Stage, step: Step) -> Losses:
         return self.fit_bounds(step) if step.passed == 0 else self.fit_rest(step)
 
-    def fit_bounds(self, step: Step) -> Mapping[str, Tensor]:
+    def fit_bounds(self, step: Step) -> Losses:
         """Pass A: the estimators alone."""
         inputs = step.inputs()
         with step.autocast():
             with torch.no_grad():
                 vectors = self.encoder(inputs)
             loss = -self.likelihood(inputs, vectors)
-        replace(step, only=self.estimators()).descend(loss)
+        step.descend(loss, self.estimators())
         return {"bound": loss.detach()}
 
-    def fit_rest(self, step: Step) -> Mapping[str, Tensor]:
+    def fit_rest(self, step: Step) -> Losses:
         """Pass B: everything but the estimators."""
         inputs, config = step.inputs(), self.config
         if step.done == 0:
@@ -127,14 +125,13 @@ class MMIM(PriorMethod):
                 [cpc(vectors[m], output.fused, inputs.present(m)) for m, cpc in self.contrasts.items()]
             ).sum()
             likelihood = self.likelihood(inputs, vectors)
-            spread, poor = self.entropies(inputs, vectors, step.targets)
-            own = config.contrast * contrast - config.information * (likelihood + spread)
-            told = {"nce": contrast, "likelihood": likelihood, "entropy": spread, "degenerate": poor}
-            loss, told = judged(step, output, own, told)
+            entropies, poor = self.entropies(inputs, vectors, step.targets)
+            own = config.contrast * contrast - config.information * (likelihood + entropies)
+            losses = step.losses(output, own, nce=contrast, likelihood=likelihood, entropy=entropies, degenerate=poor)
         bounds = {id(p) for p in self.bounds.parameters()}
-        replace(step, only=[p for p in step.parameters if id(p) not in bounds]).descend(loss)
+        step.descend(losses["loss"], [p for p in step.parameters if id(p) not in bounds])
         self.batches += 1
-        return told
+        return losses
 
     def pairs(self) -> list[tuple[str, MMILB]]:
         """Each modality beside the text, with the bound on what the two share."""
@@ -158,8 +155,8 @@ class MMIM(PriorMethod):
             small = bound.projected(vectors[modality])
             labels = torch.where(inputs.present(modality), targets, 0)  # 0 takes no part
             if self.batches >= SETTLED:
-                before, known = self.memory[modality]
-                all_small, all_labels = torch.cat([before, small]), torch.cat([known, labels])
+                before, labelled = self.memory[modality]
+                all_small, all_labels = torch.cat([before, small]), torch.cat([labelled, labels])
                 found.append(entropy(all_small, all_labels))
                 poor.append(degenerate(all_small, all_labels))
             self.memory[modality] = (small.detach(), labels)

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from ...batch import Inputs
 from ...head.dropout import Dropout
 from ...head.switches import AboveZero, Positive, Share
-from ..base import Method, MethodOutput, Shape, Stage, Step
-from .base import PriorConfig, PriorMethod, judged
+from ..base import Losses, Method, MethodOutput, Shape, Stage, Step
+from .base import PriorConfig, PriorMethod
 from .encoders import VectorEncoders, vector_widths
 from .fusion import Concatenation
 from .ulgm import FUSION, ULGM
@@ -95,9 +95,7 @@ class SelfMM(PriorMethod):
         feature, score = self.head(fused.vector)
         return MethodOutput(score, feature, fused.losses, fused.pretraining)
 
-    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
-        if not stage.labels:
-            return super().update(stage, step)
+    def update(self, stage: Stage, step: Step) -> Losses:
         inputs = step.inputs()
         present = {m: inputs.present(m) for m in self.heads}
         with step.autocast():
@@ -106,11 +104,11 @@ class SelfMM(PriorMethod):
             alone = {m: head(vectors[m]) for m, head in self.heads.items()}
             own = {m: self.own_loss(m, score, step.samples, present[m]) for m, (_, score) in alone.items()}
             total = torch.stack(list(own.values())).sum()
-            loss, told = judged(step, output, total, {f"task_{m}": value for m, value in own.items()})
-        step.descend(loss)
+            losses = step.losses(output, total, **{f"task_{m}": value for m, value in own.items()})
+        step.descend(losses["loss"])
         features = {FUSION: output.fused, **{m: feature for m, (feature, _) in alone.items()}}
         self.ulgm.observe(step.samples, features, present, step.epoch + 1)
-        return told
+        return losses
 
     def own_loss(self, modality: str, score: Tensor, samples: Tensor, present: Tensor) -> Tensor:
         """A modality's own loss: the mean over the batch, by how far its labels have left the human ones."""

@@ -40,8 +40,8 @@ from ...head.config import check_heads
 from ...head.dropout import Dropout
 from ...head.layout import TokenLayout
 from ...head.switches import Positive, Share
-from ..base import Method, MethodOutput, Shape, Stage, Step
-from .base import PriorConfig, PriorMethod, judged
+from ..base import Losses, Method, MethodOutput, Shape, Stage, Step
+from .base import PriorConfig, PriorMethod
 from .encoders import MeanEncoder
 from .fusion import Concatenation, PgMFusion
 from .graph_attention import GraphAttention, within
@@ -157,19 +157,15 @@ class UniMEEC(PriorMethod):
         g3 = third(torch.cat([m1, g1, g2], dim=1), visible)
         return MethodOutput(self.emotion(g3), g3, fused.losses, fused.pretraining), self.cause(g2).squeeze(1)
 
-    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
-        if not stage.labels:
-            return super().update(stage, step)
+    def update(self, stage: Stage, step: Step) -> Losses:
         with step.autocast():
             output, causes = self.answers(step.inputs())
-            known = step.further.get(CAUSE)
-            own, told = causes.new_zeros(()), {}
-            if known is not None:
-                own = nn.functional.binary_cross_entropy_with_logits(causes.float(), known.float())
-                told = {"cause": own}
-            loss, told = judged(step, output, own, told)
-        step.descend(loss)
-        return told
+            labelled, own = step.labels.get(CAUSE), {}
+            if labelled is not None:
+                own["cause"] = nn.functional.binary_cross_entropy_with_logits(causes.float(), labelled.float())
+            losses = step.losses(output, own.get("cause"), **own)
+        step.descend(losses["loss"])
+        return losses
 
 
 def prompts_there(inputs: Inputs) -> dict[str, int]:

@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from ...batch import Inputs
 from ...head.dropout import Dropout
 from ...head.switches import AboveZero, Positive, Share, Weight
-from ..base import Method, MethodOutput, Shape, Stage, Step
-from .base import PriorConfig, PriorMethod, judged
+from ..base import Losses, Method, MethodOutput, Shape, Stage, Step
+from .base import PriorConfig, PriorMethod
 from .contrastive import info_nce
 from .encoders import LastState, MeanEncoder, leading
 from .fusion import Fused, Fusion
@@ -123,19 +123,17 @@ class UniMSE(PriorMethod):
         logits = self.answering(self.dropout(fused.vector))
         return MethodOutput(logits, fused.vector, fused.losses, fused.pretraining)
 
-    def update(self, stage: Stage, step: Step) -> Mapping[str, Tensor]:
-        if not stage.labels:
-            return super().update(stage, step)
+    def update(self, stage: Stage, step: Step) -> Losses:
         inputs = step.inputs()
         with step.autocast():
             output = self(inputs)
             logits = self.polarity(self.dropout(output.fused)).float()
-            polarity = polarity_loss(logits, self.polarities(step.targets, step.further.get(SENTIMENT)))
+            polarity = polarity_loss(logits, self.polarities(step.targets, step.labels.get(SENTIMENT)))
             contrast = self.contrast(inputs)
             own = polarity + self.config.contrast * contrast
-            loss, told = judged(step, output, own, {"polarity": polarity, "nce": contrast})
-        step.descend(loss)
-        return told
+            losses = step.losses(output, own, polarity=polarity, nce=contrast)
+        step.descend(losses["loss"])
+        return losses
 
     def polarities(self, targets: Tensor, sentiment: Tensor | None = None) -> Tensor:
         """(B,) 0 negative, 1 neutral, 2 positive, UNKNOWN; from scores, else from the classes' sentiments or names."""

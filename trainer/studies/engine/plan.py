@@ -159,28 +159,25 @@ def estimate(plan: TablePlan) -> dict[str, float]:
 
 def probed(resolved: Resolved) -> float:
     """Seconds of a whole run, from the time of a few training steps of each stage."""
-    from ...run.checkpoint import Checkpoints
-    from ...run.loop import Machine, Place, Training, build_optimiser
+    from ...run.machine import Machine
+    from ...run.optimiser import build_optimiser
     from ...run.threads import fitting_threads
-    from ...run.training import build_model, feed_of
+    from ...run.training import build_model, feed_of, trainer_of
 
-    model = build_model(resolved).to(resolved.device)
-    feeds = {split: feed_of(resolved, split, "auto") for split in ("train", "val")}
-    machine = Machine(resolved.device, resolved.protocol.precision)
-    nowhere = Checkpoints(Path("/nonexistent"), float("inf"))
-    training = Training(model, resolved.data.task, resolved.protocol, 0, feeds, machine, nowhere, ignored, ignored)
-    rows = np.arange(len(feeds["train"]))
+    model, feed = build_model(resolved).to(resolved.device), feed_of(resolved, "train", "auto")
+    trainer = trainer_of(resolved, model, feed, Machine(resolved.device, resolved.protocol.precision))
+    rows = np.arange(len(feed))
     steps = -(-len(rows) // resolved.protocol.batch)
     total = 0.0
     with fitting_threads(model, resolved.device):
-        for stage in training.stages:
+        for stage in trainer.stages:
             optimiser = build_optimiser(model, stage, resolved.protocol, resolved.device)
             model.train()
             chunks = np.array_split(np.resize(rows, resolved.protocol.batch * (PROBED_STEPS + 1)), PROBED_STEPS + 1)
             times = []
-            for batch in feeds["train"].batches(list(chunks)):
+            for batch in feed.batches(list(chunks)):
                 begun = time.perf_counter()
-                training.step(stage, batch, optimiser, Place())
+                trainer.step(stage, batch, optimiser)
                 if resolved.device.type == "cuda":
                     torch.cuda.synchronize(resolved.device)
                 times.append(time.perf_counter() - begun)
@@ -189,10 +186,6 @@ def probed(resolved: Resolved) -> float:
             # The first step also pays for what is set up once, which only counts where steps are short.
             total += float(np.median(times[1:] or times)) * steps * stage.passes * stage.epochs
     return total
-
-
-def ignored(event: Any) -> None:
-    """Neither shown nor recorded."""
 
 
 def configuration(cell: Cell) -> str:

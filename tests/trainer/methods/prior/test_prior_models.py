@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from pgm.trainer.methods.prior.mmim import MMIM
 from pgm.trainer.methods.prior.self_mm import SelfMM
 from pgm.trainer.methods.prior.unimeec import UniMEEC
 from pgm.trainer.methods.prior.unimse import UNKNOWN, polarities
+from pgm.trainer.protocol import Protocol
 from pgm.trainer.run.inference import evaluate_run
 from pgm.trainer.run.request import Request, resolve
 from pgm.trainer.run.training import Execution, carry_out
@@ -74,13 +74,17 @@ def batch(count: int = 8, missing: str | None = None, seed: int = 0) -> Inputs:
 def step_of(method: Method, inputs: Inputs, targets: Tensor, **how: Any) -> Step:
     parameters = list(method.parameters())
     loss = torch.nn.functional.cross_entropy if not targets.is_floating_point() else mean_error
-    known = {"epoch": 0, "done": 0.0, "samples": torch.arange(len(targets)), "alpha": 0.5, "beta": 1.0, **how}
-    optimiser = torch.optim.SGD(parameters, lr=0.1)
-
-    def none() -> tuple[Tensor, dict[str, Tensor]]:
-        raise AssertionError("these models have an update of their own")
-
-    return Step(none, optimiser, parameters, 0.0, nullcontext, lambda: inputs, targets, loss, **known)
+    return Step(
+        inputs=lambda: inputs,
+        output=lambda: method(inputs),
+        targets=targets,
+        samples=torch.arange(len(targets)),
+        criterion=loss,
+        protocol=Protocol(clip=0.0),
+        optimiser=torch.optim.SGD(parameters, lr=0.1),
+        parameters=parameters,
+        **how,
+    )
 
 
 def mean_error(logits: Tensor, targets: Tensor) -> Tensor:
@@ -104,21 +108,15 @@ def test_a_step_is_finite_and_what_it_does_not_have_changes_nothing(name: str, m
     method, inputs = build(name), batch(missing=missing)
     targets = targets_for(EMOTIONS if name.startswith("unimeec") else SCORE, 8)
     for epoch in range(3):
-        for passed in range(method.stages(protocol())[-1].passes):
-            told = method.update(TASK, step_of(method, inputs, targets, epoch=epoch, passed=passed))
-            assert all(torch.isfinite(value).all() for value in told.values())
+        for passed in range(method.stages(Protocol(pretrain_epochs=1, epochs=2))[-1].passes):
+            losses = method.update(TASK, step_of(method, inputs, targets, epoch=epoch, passed=passed))
+            assert all(torch.isfinite(value).all() for value in losses.values())
     assert all(torch.isfinite(value).all() for value in method.state_dict().values())
     method.eval()
     other = batch(missing=missing)
     for modality, tokens in other.tokens.items():
         tokens[~other.masks[modality]] = 77.0
     assert torch.allclose(method(inputs).logits, method(other).logits, atol=1e-6)
-
-
-def protocol() -> Any:
-    from pgm.trainer import Protocol
-
-    return Protocol(pretrain_epochs=1, epochs=2)
 
 
 @pytest.mark.parametrize("name", list(OWN))
@@ -197,9 +195,9 @@ def test_mmims_pass_a_moves_its_estimators_alone_and_pass_b_all_but_them() -> No
     assert isinstance(method, MMIM)
     estimators = {n for n, p in method.named_parameters() if n.startswith("bounds.") and p.requires_grad}
     before = copies(method)
-    told = method.update(TASK, step_of(method, inputs, targets, passed=0))
+    losses = method.update(TASK, step_of(method, inputs, targets, passed=0))
     assert moved(method, before) == estimators
-    assert set(told) == {"bound"}
+    assert set(losses) == {"bound"}
     before = copies(method)
     method.update(TASK, step_of(method, inputs, targets, passed=1))
     after = moved(method, before)
@@ -256,8 +254,8 @@ def test_unimse_adds_up_its_heads_and_half_of_each_contrast(shape: Shape) -> Non
     everyone = torch.ones(8, dtype=torch.bool)
     contrast = sum(info_nce(means["text"], means[m], everyone, 0.1).item() for m in ("audio", "vision"))
     before = copies(method)
-    told = method.update(TASK, step_of(method, inputs, targets))
-    assert told["loss"].item() == pytest.approx(answer.item() + polar.item() + 0.5 * contrast, rel=1e-5)
+    losses = method.update(TASK, step_of(method, inputs, targets))
+    assert losses["loss"].item() == pytest.approx(answer.item() + polar.item() + 0.5 * contrast, rel=1e-5)
     assert {name.split(".")[0] for name in moved(method, before)} == {"fusion", "compared", "answering", "polarity"}
 
 
@@ -292,8 +290,8 @@ def test_text_alone_is_enough_for_all_but_mmim(name: str) -> None:
     shape = Shape({"text": 6}, 3 if name.startswith("unimeec") else 1)
     method, inputs = build(name, shape), batch().restricted("text")
     before = copies(method)
-    told = method.update(TASK, step_of(method, inputs, targets_for(shape, 8)))
-    assert torch.isfinite(told["loss"])
+    losses = method.update(TASK, step_of(method, inputs, targets_for(shape, 8)))
+    assert torch.isfinite(losses["loss"])
     assert moved(method, before)
 
 
