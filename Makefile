@@ -51,7 +51,7 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
 	@# The root is the package `pgm`; mypy finds it through a folder that holds a link of that name.
 	@mkdir -p .typing && ln -sfn .. .typing/pgm
-	MYPYPATH=.typing $(BIN)/mypy -p pgm.cache -p pgm.doctor -p pgm.loaders -p pgm.pipeline -p pgm.trainer -m pgm -m pgm.cli -m pgm.console -m pgm.demo -m pgm.workers
+	MYPYPATH=.typing $(BIN)/mypy -p pgm.cache -p pgm.doctor -p pgm.loaders -p pgm.pipeline -p pgm.trainer -m pgm -m pgm.cli -m pgm.console -m pgm.demo -m pgm.plugins -m pgm.workers
 
 wheel: .venv/release ## build the archives, check them, and use the wheel in an environment of its own
 	rm -rf dist build/wheel

@@ -21,6 +21,7 @@ from .trainer.methods import commands as method_commands
 from .trainer.report import commands as report_commands
 from .trainer.run import commands as trainer_commands
 from .trainer.run import params as params_command
+from .trainer.run.options import RunsOption
 from .trainer.studies import commands as study_commands
 
 app = typer.Typer(
@@ -63,7 +64,7 @@ def _licence_of(name: str, modality: str | None) -> str:
 @app.command("demo", epilog="Example:  pgm demo")
 def demo_command(
     features: pipeline_commands.FeaturesOption = "features",
-    runs: trainer_commands.RunsOption = Path("runs"),
+    runs: RunsOption = Path("runs"),
     workers: pipeline_commands.WorkersOption = None,
 ) -> None:
     """Extract, train and compare on the embedded digits: under two minutes on two cores."""

@@ -5,7 +5,6 @@ What a task is, is said by the trainer, or by another package (entry points `pgm
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..cache.errors import UserError
 from ..cache.nearest import did_you_mean
+from ..plugins import installed
 
 METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "weighted_f1"),
@@ -42,9 +42,10 @@ def metrics_of(task: str, first: str | None) -> tuple[str, ...]:
 
 
 def checked_task(asked: str) -> str:
-    """The task as it was asked for. Raises UserError for what looks like a known one mistyped."""
-    known = [*METRICS, *entry_points(group="pgm.tasks").names]
-    if asked not in known and (near := did_you_mean(asked, known)):
+    """The task as it was asked for. Raises UserError for a word that is none, suggesting the nearest."""
+    known = [*METRICS, *installed("pgm.tasks")]
+    if asked not in known and ":" not in asked:
+        near = did_you_mean(asked, known)
         raise UserError(f"--task is one of {', '.join(known)}, or package.module:Class, not {asked!r}.{near}")
     return asked
 

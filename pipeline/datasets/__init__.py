@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ...cache.errors import NotFound
 from ...cache.nearest import did_you_mean
+from ...plugins import installed_objects
 from ..collection import Collection
-from ..plugins import installed
 from . import av_mnist, crema_d, digits, food101, iemocap, meld, mosi, mvsa, wikipedia
 from .home import find_root
 from .page import Finding, Page, counts, differences
@@ -96,7 +96,7 @@ ADAPTERS: dict[str, Adapter] = {
 @cache
 def adapters() -> dict[str, Adapter]:
     """Every adapter by name, ours and other packages'. Raises UserError for an entry point that is not one."""
-    return ADAPTERS | {adapter.name: adapter for adapter in installed(GROUP, Adapter)}
+    return ADAPTERS | {adapter.name: adapter for adapter in installed_objects(GROUP, Adapter)}
 
 
 def adapter_named(name: str) -> Adapter:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from ...cache.errors import UserError
+from ...plugins import installed_objects
 from ..media import Media
-from ..plugins import installed
 from .base import FrozenEncoder
 from .spec import EncoderSpec
 
@@ -52,7 +52,7 @@ def builders() -> dict[str, Builder]:
     from .series import PATCH
     from .tiny import TINY
 
-    return {builder.name: builder for builder in (TINY, PATCH, *installed(GROUP, Builder))}
+    return {builder.name: builder for builder in (TINY, PATCH, *installed_objects(GROUP, Builder))}
 
 
 def builder_of(source: str) -> Builder | None:

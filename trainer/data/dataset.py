@@ -34,7 +34,7 @@ from ...cache import (
 from ...cache.dataset import refuse_earlier
 from ...cache.dataset.sources import rows_of, shared_sources
 from ...cache.errors import NotFound, UserError
-from ..head.switches import nearest
+from ...cache.nearest import did_you_mean
 from ..protocol import Protocol
 from ..randomness import derived
 from ..tasks import Task, kind_of, name_of, task_for
@@ -117,7 +117,7 @@ def modalities_in(dataset: CachedDataset, wanted: Sequence[str] | None) -> tuple
         raise NotFound(f"{dataset.storage.url} holds no features yet. Make them with: pgm extract {dataset.name}")
     for name in wanted or ():
         if name not in cached:
-            near = nearest(name, list(cached))
+            near = did_you_mean(name, list(cached))
             raise NotFound(
                 f"Dataset {dataset.name!r} has no cached modality {name!r}; it has {', '.join(cached)}.{near}"
             )

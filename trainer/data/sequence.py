@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...cache.errors import UserError
+from ...cache.nearest import did_you_mean
 from ..batch import Inputs
-from ..head.switches import nearest
 from .groups import Groups
 from .order import Rows
 from .spans import Spans
@@ -50,7 +50,7 @@ class Context:
 def context_of(sequence: str, utterances: int | None) -> Context | None:
     """--sequence and --context as one; None for samples by themselves. Raises UserError for what they do not take."""
     if sequence not in SEQUENCES:
-        raise UserError(f"--sequence is sample or group, not {sequence!r}.{nearest(sequence, list(SEQUENCES))}")
+        raise UserError(f"--sequence is sample or group, not {sequence!r}.{did_you_mean(sequence, list(SEQUENCES))}")
     if sequence == "sample":
         if utterances is not None:
             raise UserError("--context counts the neighbours of --sequence group; without it there are none.")

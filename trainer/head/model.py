@@ -6,7 +6,6 @@ mode, unless asked for) decoder and classifiers do not run at all. Cost at width
 """
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import NamedTuple, cast
 
 import torch
@@ -18,6 +17,7 @@ from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
 from ...cache.errors import UserError
+from ...cache.nearest import did_you_mean
 from .config import PgMConfig
 from .decoder import build_decoder
 from .layout import TokenLayout, joined
@@ -174,9 +174,8 @@ class PgM(
         widths = self.config.modalities
         for name in [*tokens, *masks]:
             if name not in widths:
-                near = get_close_matches(name, widths, 1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise UserError(f"Unknown modality {name!r}; this PgM was built for {', '.join(widths)}.{hint}")
+                built = f"this PgM was built for {', '.join(widths)}"
+                raise UserError(f"Unknown modality {name!r}; {built}.{did_you_mean(name, widths)}")
         if not tokens:
             raise UserError(f"No tokens were given; expected one tensor for {', '.join(widths)}.")
         first = next(iter(tokens.values()))

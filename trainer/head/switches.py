@@ -10,7 +10,6 @@ the number of classes, is marked OF_THE_DATA: it is checked, and no setting reac
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ...cache.errors import UserError
+from ...cache.nearest import did_you_mean
 
 Config = TypeVar("Config")
 TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -163,10 +163,4 @@ def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """One of the choices."""
     if value in choices:
         return str(value)
-    raise UserError(f"{name} is one of {', '.join(choices)}, not {value!r}.{nearest(str(value), list(choices))}")
-
-
-def nearest(word: str, words: list[str]) -> str:
-    """' Did you mean x?' or nothing."""
-    close = difflib.get_close_matches(word, words, n=1)
-    return f" Did you mean {close[0]}?" if close else ""
+    raise UserError(f"{name} is one of {', '.join(choices)}, not {value!r}.{did_you_mean(str(value), list(choices))}")

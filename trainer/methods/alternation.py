@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from ...cache.errors import UserError
-from ..head.switches import Switches, nearest
+from ...cache.nearest import did_you_mean
+from ..head.switches import Switches
 from .base import Losses, Step
 from .hgm import Normalise, Projector, Ridge, alpha_at
 
@@ -51,7 +52,7 @@ class AlternationConfig(Switches):
         if self.order not in ORDERS and sorted(self.order.split("+")) != sorted(modalities):
             raise UserError(
                 f"order is one of {', '.join(ORDERS)}, or every modality once ({'+'.join(reversed(modalities))}), not "
-                f"{self.order!r}.{nearest(self.order, [*ORDERS, '+'.join(modalities)])}"
+                f"{self.order!r}.{did_you_mean(self.order, [*ORDERS, '+'.join(modalities)])}"
             )
 
 

@@ -19,9 +19,9 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from ...plugins import described, import_path, is_ours
 from ..batch import Inputs
 from ..head.switches import Switches, changed
-from ..plugins import described, import_path, is_ours
 from ..protocol import Protocol as TrainingProtocol
 
 

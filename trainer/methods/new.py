@@ -9,8 +9,7 @@ from pathlib import Path
 from string import Template
 
 from ...cache.errors import UserError
-from .plugins import METHODS
-from .registry import known_methods
+from .registry import METHODS, known_methods
 
 # In the package -> in template/.
 FILES = {

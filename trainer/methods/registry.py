@@ -1,11 +1,12 @@
 """Methods by name: `--method pgm`, `single:audio` (or just `audio`), `package.module:Class`, or one that is installed.
 
-A method of ours is found because its file lies in this folder and its configuration has `names`; plugins.py finds those
+A method of ours is found because its file lies in this folder and its configuration has `names`; METHODS finds those
 of other people. Nothing here knows any of them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,47 @@ from typing import Any
 
 from ...cache.errors import UserError
 from ...cache.store.identity import canonical_json
-from ..head.switches import nearest, rebuilt
-from ..plugins import classes_in, import_path, is_ours
-from .base import RESERVED, MethodConfig, Settings, Shape
-from .plugins import METHODS
+from ...plugins import (
+    Plugins,
+    classes_in,
+    hidden,
+    import_path,
+    incomplete,
+    is_ours,
+    undecorated,
+    unversioned,
+    without_default,
+)
+from ..head.switches import rebuilt
+from .base import RESERVED, Method, MethodConfig, Settings, Shape
 
 Asked = str | MethodConfig | type[MethodConfig]  # a name, a configuration, or its class
+WANTED = "a frozen dataclass that extends pgm.trainer.methods.MethodConfig"
+
+
+def reserved(config: type[Any]) -> str:
+    if {field.name for field in dataclasses.fields(config)}.isdisjoint(RESERVED):
+        return ""
+    return (
+        f"a field is called {' or '.join(RESERVED)}, which a run's name says of every method; the version is a class "
+        "variable, `version: ClassVar[int] = 1`"
+    )
+
+
+def unmade(config: type[Any]) -> str:
+    """A method that makes itself from the data's shape needs no defaults."""
+    own = config.made.__func__ is not MethodConfig.made.__func__  # type: ignore[attr-defined]
+    return "" if own else without_default(config)
+
+
+METHODS: Plugins[MethodConfig] = Plugins(
+    kind="method",
+    wanted=WANTED,
+    group="pgm.methods",
+    base=MethodConfig,  # type: ignore[type-abstract]
+    checks=(undecorated, reserved, unversioned, unmade, incomplete, hidden),
+    instead={Method: f"it is the module; name its configuration, {WANTED}, whose build(shape) makes it"},
+)
 
 
 @cache
@@ -47,17 +83,7 @@ def found(asked: Asked, modalities: Sequence[str]) -> tuple[str, type[MethodConf
         asked = config.names[0] if isinstance(asked, type) else asked.name
     known = known_methods(modalities)
     name = f"single:{asked}" if asked in modalities and asked not in known else asked
-    if name in known:
-        return name, known[name]
-    # `single:NAME` is ours, whatever stands for NAME; anything else with a colon is a class somewhere.
-    another = None if name.startswith("single:") else METHODS.find(name)
-    if another is None:
-        every = [*known, *METHODS.installed()]
-        raise UserError(
-            f"No method {name!r} for this dataset. There are: {', '.join(every)}; or package.module:Class."
-            f"{nearest(name, every)}"
-        )
-    return name, another
+    return name, METHODS.named(name, known, f"No method {name!r} for this dataset")
 
 
 def listed() -> dict[str, str]:

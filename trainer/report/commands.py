@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..run.commands import JsonOption
 from ..run.files import write_atomically
-from ..studies.engine.options import RunOptions, expanded
+from ..run.options import JsonOption, expanded
+from ..studies.engine.options import RunOptions
 
 EXAMPLE = """Example:
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ...cache.errors import RunFailed, UserError
-from ..head.switches import Switches, nearest
+from ...plugins import Plugins, described, hidden, import_path, incomplete, undecorated, unversioned, without_default
+from ..head.switches import Switches
 from ..methods.registry import check_json
-from ..plugins import Plugins, described, hidden, import_path, incomplete, undecorated, unversioned, without_default
 
 Record = Mapping[str, Any]  # an epoch's line in metrics.jsonl
 
@@ -80,12 +80,7 @@ def kind_of(asked: str | type[Callback]) -> type[Callback]:
     """The class asked for. Raises UserError for what is none, with the nearest name."""
     if isinstance(asked, type):
         return CALLBACKS.admitted(asked)
-    found = CALLBACKS.find(asked)
-    if found is None:
-        there = list(CALLBACKS.installed())
-        having = f"Installed are: {', '.join(there)}; or" if there else "None is installed; use"
-        raise UserError(f"No callback {asked!r}. {having} package.module:Class.{nearest(asked, there)}")
-    return found
+    return CALLBACKS.named(asked, {}, f"No callback {asked!r}")
 
 
 def consult(callbacks: Sequence[Callback], history: Sequence[Record], entry: dict[str, Any]) -> bool:

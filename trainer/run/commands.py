@@ -5,48 +5,25 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...cache.errors import UserError
-from .home import runs_place
-
-FeaturesOption = Annotated[
-    str,
-    typer.Option("--features", envvar="PGM_FEATURES", help="Where the features lie: a folder or s3://bucket/prefix."),
-]
-VersionOption = Annotated[
-    str | None, typer.Option("--version", help="Of the dataset, by number or name (pgm cache log); default the latest.")
-]
-RunsOption = Annotated[
-    Path,
-    typer.Option(
-        "--runs",
-        envvar="PGM_RUNS",
-        parser=runs_place,
-        metavar="PLACE",
-        help="Where runs are kept: a folder, or s3://bucket/prefix, to which finished runs are put whole.",
-        show_default=True,
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; progress stays on stderr.")]
-DatasetOption = Annotated[str | None, typer.Option(help="A cached dataset; not needed when there is only one.")]
-FeedOption = Annotated[str, typer.Option(help="auto, resident (in memory) or mapped (from the page cache).")]
-SplitOption = Annotated[
-    str | None, typer.Option("--split", help="A named split (pgm cache split); by default the dataset's own.")
-]
-SequenceOption = Annotated[
-    str, typer.Option(help="group: a sample's tokens are the utterances of its video or dialogue around it.")
-]
-ContextOption = Annotated[
-    int | None, typer.Option(help="Of --sequence group: utterances to either side, 8 by default.")
-]
-MetricOption = Annotated[
-    str | None, typer.Option(help="What rows are compared and selected on: auroc, balanced_accuracy, ...; by the card.")
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+from .options import (
+    DatasetOption,
+    DeviceOption,
+    FeaturesOption,
+    FeedOption,
+    JsonOption,
+    RequestOptions,
+    RunsOption,
+    StoreOption,
+    expanded,
+    pairs,
+)
 
 TRAIN_EXAMPLE = """Example:
 
@@ -54,7 +31,12 @@ TRAIN_EXAMPLE = """Example:
 
     pgm train --cached --method concat --set lr=1e-3 --set dim=128
 
+    pgm train --cached --method my.module:MyConfig --select-on weighted_f1 --callback my.module:Patience
+
 The same command again answers from the finished run; after Ctrl-C or a crash it continues exactly."""
+
+if TYPE_CHECKING:
+    from .request import Request
 
 ExtractMissing = Callable[[str, str | None], None]
 
@@ -62,13 +44,12 @@ ExtractMissing = Callable[[str, str | None], None]
 def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
     """`pgm train`; without --cached, `extract_missing(features, dataset)` runs first."""
 
+    @expanded
     def train_command(
+        asked: RequestOptions,
         cached: Annotated[
             bool, typer.Option("--cached", help="Use the cache as it is: no encoder, no raw media.")
         ] = False,
-        dataset: DatasetOption = None,
-        features: FeaturesOption = "features",
-        runs: RunsOption = Path("runs"),
         method: Annotated[
             str,
             typer.Option(
@@ -76,79 +57,32 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
                 "package.module:Class, or its name once it is installed."
             ),
         ] = "pgm",
-        preset: Annotated[
-            str, typer.Option(help="small (width 64, 4 + 12 epochs) or paper (width 768, 20 + 50 epochs).")
-        ] = "small",
-        seed: Annotated[int, typer.Option(help="Of the first run.")] = 0,
         seeds: Annotated[int, typer.Option(help="Train so many seeds; print mean and deviation.")] = 1,
-        epochs: Annotated[int | None, typer.Option(help="Stage 2, on the task.")] = None,
-        pretrain_epochs: Annotated[int | None, typer.Option(help="Stage 1, on L^P.")] = None,
         batch: Annotated[int | None, typer.Option(help="Samples a step.")] = None,
         tokens: Annotated[int | None, typer.Option(help="Pool to at most so many tokens a sample at load.")] = None,
-        set_: Annotated[
-            list[str] | None,
-            typer.Option("--set", help="NAME=VALUE: any switch of the protocol or the method. Repeatable."),
-        ] = None,
-        modality: Annotated[list[str] | None, typer.Option(help="Only these modalities. Repeatable.")] = None,
-        store: Annotated[list[str] | None, typer.Option(help="MODALITY=DIGEST among several stores.")] = None,
-        split: SplitOption = None,
-        sequence: SequenceOption = "sample",
-        context: ContextOption = None,
-        version: VersionOption = None,
-        feed: FeedOption = "auto",
         precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
-        device: DeviceOption = "auto",
-        compile: Annotated[bool, typer.Option("--compile", help="torch.compile the model.")] = False,
-        metric: MetricOption = None,
         select_on: Annotated[
             str | None, typer.Option(help="The validation metric whose best epoch is kept; by default the task's.")
         ] = None,
-        callback: Annotated[
-            list[str] | None,
-            typer.Option(help="What may stop the run or add metrics: package.module:Class, or its name. Repeatable."),
-        ] = None,
+        compile: Annotated[bool, typer.Option("--compile", help="torch.compile the model.")] = False,
+        feed: FeedOption = "auto",
+        device: DeviceOption = "auto",
         tensorboard: Annotated[Path | None, typer.Option(help="Also write TensorBoard events to this folder.")] = None,
         force: Annotated[bool, typer.Option("--force", help="Train anew even if the run is there.")] = False,
         as_json: JsonOption = False,
     ) -> None:
         """Train a head on cached features and evaluate it once on the test split."""
         if not cached:
-            extract_missing(features, dataset)
-        settings: dict[str, Any] = {**pairs(set_, "--set"), "precision": precision}
-        settings |= given(
-            epochs=epochs,
-            pretrain_epochs=pretrain_epochs,
-            batch=batch,
-            tokens=tokens,
-            metric=metric,
-            select_on=select_on,
-        )
-        from ..data.sequence import context_of
-        from .request import Request
-
-        request = Request(
-            features=features,
-            runs=runs,
-            dataset=dataset,
-            method=method,
-            preset=preset,
-            seed=seed,
-            settings=settings,
-            modalities=modality,
-            stores=pairs(store, "--store"),
-            device=device,
-            split=split,
-            context=context_of(sequence, context),
-            version=version,
-            compile=compile,
-            callbacks=callback or (),
-        )
-        train_and_tell(request, seeds, feed, force, tensorboard, as_json)
+            extract_missing(asked.features, asked.dataset)
+        request = asked.request(device, batch=batch, tokens=tokens, precision=precision, select_on=select_on)
+        train_and_tell(replace(request, method=method, compile=compile), seeds, feed, force, tensorboard, as_json)
 
     return train_command
 
 
-def train_and_tell(request: Any, seeds: int, feed: Any, force: bool, tensorboard: Path | None, as_json: bool) -> None:
+def train_and_tell(
+    request: Request, seeds: int, feed: str, force: bool, tensorboard: Path | None, as_json: bool
+) -> None:
     """Train what was asked, showing progress, and print the outcome."""
     from .display import TrainingDisplay
     from .seeds import summary, train_seeds
@@ -175,22 +109,6 @@ def print_outcome(result: dict[str, Any]) -> None:
     several = isinstance(result["run"], list)
     seeds = f", {len(result['run'])} seeds" if several else f", seed {result['seed']}"
     console().print(results_table(f"{result['dataset']}{seeds}, test split", columns))
-
-
-def pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    """NAME=VALUE options as a dict."""
-    found = {}
-    for text in texts or []:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise UserError(f"{option} takes NAME=VALUE, not {text!r}.")
-        found[name.strip().replace("-", "_") if option == "--set" else name.strip()] = value.strip()
-    return found
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 runs_app = typer.Typer(no_args_is_help=True, help="List, show, compare and remove finished runs.")
@@ -293,7 +211,7 @@ def predict_command(
     features: FeaturesOption = "features",
     dataset: DatasetOption = None,
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path("predictions.parquet"),
-    store: Annotated[list[str] | None, typer.Option(help="MODALITY=DIGEST among several stores.")] = None,
+    store: StoreOption = None,
     runs: RunsOption = Path("runs"),
     feed: FeedOption = "auto",
     device: DeviceOption = "auto",

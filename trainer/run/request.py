@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from ...cache import Features, Place, open_dataset
 from ...cache.errors import UserError
+from ...cache.nearest import did_you_mean
+from ...plugins import versions
 from ..data.dataset import TrainingData, encoder_of, grouping, load_data, modalities_in, only_dataset
 from ..data.groups import Groups
 from ..data.missing import TRAINED, Missing, described, mask_of, without
 from ..data.sequence import Context, widths_shown
-from ..head.switches import changed, checked, nearest, switches_of
+from ..head.switches import changed, checked, switches_of
 from ..methods import Asked, MethodConfig, Shape, choose, modalities_of
-from ..plugins import versions
 from ..protocol import Protocol
 from .callbacks import Asked as AskedCallback
 from .callbacks import Callback, chosen
@@ -202,7 +203,7 @@ def refuse(unknown: Mapping[str, Any], protocol: Protocol, method: MethodConfig)
     switches = sorted({*switches_of(protocol), *switches_of(method)})
     raise UserError(
         f"No switch {name!r} in the protocol or in method {method.name!r}. There are: {', '.join(switches)}."
-        f"{nearest(name, switches)}"
+        f"{did_you_mean(name, switches)}"
     )
 
 

@@ -28,8 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...cache.errors import NotFound, UserError
+from ...cache.nearest import did_you_mean
 from ...cache.store.identity import canonical_json, field_differences
-from ..head.switches import nearest
 from .files import read_json
 from .home import CONFIG, RESULT, WEIGHTS, Home, Root, folder_of, home_of, known_runs
 
@@ -188,7 +188,7 @@ def open_run(root: Root, name: str) -> Run:
         raise UserError(f"{len(found)} runs begin with {name!r}: {', '.join(run.id for run in found)}.")
     runs = known_runs(root)
     known = f"There are {len(runs)}; see: pgm runs ls." if runs else "There are none; pgm train makes one."
-    raise NotFound(f"No run {name!r} in {root}. {known}{nearest(name, runs)}")
+    raise NotFound(f"No run {name!r} in {root}. {known}{did_you_mean(name, runs)}")
 
 
 def difference(one: Run, other: Run) -> list[str]:

@@ -9,12 +9,12 @@ import ast
 import pkgutil
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...cache.errors import UserError
-from ..head.switches import nearest
+from ...cache.nearest import did_you_mean
+from ...plugins import installed, installed_objects
 
 if TYPE_CHECKING:
     from .engine.study import Study
@@ -34,29 +34,16 @@ def described() -> str:
     for name in files():
         text = ast.get_docstring(ast.parse((Path(__file__).with_name(f"{name}.py")).read_text(encoding="utf-8"))) or ""
         lines.append(f"{name}: {text.splitlines()[0]}")
-    return "\n\n".join([*lines, *(f"{entry.name}: of {entry.value}" for entry in entry_points(group=GROUP))])
+    return "\n\n".join([*lines, *(f"{point.name}: of {point.value}" for point in installed(GROUP).values())])
 
 
 @cache
 def studies() -> dict[str, Study]:
     """Every study by name, our own first. Raises UserError for an entry point that is none."""
-    found = [import_module(f".{name}", __name__).STUDY for name in files()]
-    return {study.name: study for study in [*found, *map(loaded, entry_points(group=GROUP))]}
-
-
-def loaded(entry: EntryPoint) -> Study:
-    """Another package's study. Raises UserError for an entry point that cannot be imported or is something else."""
     from .engine.study import Study
 
-    entry_point = f"The entry point {entry.name!r} of {GROUP} ({entry.value})"
-    try:
-        found = entry.load()
-        made = found() if isinstance(found, type) else found
-    except (ImportError, AttributeError, TypeError) as error:
-        raise UserError(f"{entry_point} cannot be loaded: {error}. Mend its package, or uninstall it.") from error
-    if not isinstance(made, Study):
-        raise UserError(f"{entry_point} is a {type(made).__name__}, and not a Study.")
-    return made
+    ours = [import_module(f".{name}", __name__).STUDY for name in files()]
+    return {study.name: study for study in [*ours, *installed_objects(GROUP, Study)]}  # type: ignore[type-abstract]
 
 
 def study_named(name: str, what: str) -> Study:
@@ -66,4 +53,6 @@ def study_named(name: str, what: str) -> Study:
     if name in there or name in by_alias:
         return there.get(name) or by_alias[name]
     known = [study.name + (f" ({', '.join(study.aliases)})" if study.aliases else "") for study in there.values()]
-    raise UserError(f"There is no {what} {name!r}. There are: {', '.join(known)}.{nearest(name, [*there, *by_alias])}")
+    raise UserError(
+        f"There is no {what} {name!r}. There are: {', '.join(known)}.{did_you_mean(name, [*there, *by_alias])}"
+    )

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...cache.errors import RunFailed
-from ..run.commands import JsonOption
+from ..run.options import JsonOption, expanded
 from . import described, study_named
-from .engine.options import PrintOptions, RunOptions, StudyOptions, WorkerOptions, expanded
+from .engine.options import PrintOptions, RunOptions, StudyOptions, WorkerOptions
 
 if TYPE_CHECKING:
     from ..run.request import Request
@@ -31,6 +31,8 @@ TABLE_EXAMPLE = f"""Example:
     pgm table balance --dataset mosi --methods concat,mla,pgm
 
     pgm table missing --dataset digits --rates 0,0.1,...,0.5 --methods mla,pgm,concat
+
+    pgm table fusion --methods concat,pgm,my.module:MyConfig --callback my.module:Patience
 
 Five seeds a row unless --seeds says otherwise; under the table stands what so many can show.
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...cache.errors import UserError
+from ...plugins import import_path, is_ours, versions
 from ..batch import Inputs
 from ..methods.base import MethodOutput
-from ..plugins import import_path, is_ours, versions
 from ..protocol import Protocol as TrainingProtocol
 from .linear import class_probabilities, side_by_side
 from .metric import Metric

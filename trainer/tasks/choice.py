@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from ...cache import DatasetCard
 from ...cache.errors import UserError
-from ..head.switches import nearest
-from ..plugins import Plugins, classes_in, import_path, is_ours
+from ...plugins import Plugins, classes_in, import_path, is_ours
 from ..protocol import Protocol
 from .base import Task
-from .metric import METRICS
+from .metric import METRICS, Metric
 
 FEW = 8  # samples
 TASKS: Plugins[Task] = Plugins(
@@ -34,15 +33,7 @@ def our_tasks() -> dict[str, type[Task]]:
 
 def kind_of(card: DatasetCard) -> type[Task]:
     """What kind of task a card asks for. Raises UserError for one that is not here."""
-    ours = our_tasks()
-    found = ours.get(card.task) or TASKS.find(card.task)
-    if found is None:
-        every = [*ours, *TASKS.installed()]
-        raise UserError(
-            f"Dataset {card.name!r} asks for the task {card.task!r}. There are: {', '.join(every)}; or "
-            f"package.module:Class.{nearest(card.task, every)}"
-        )
-    return found
+    return TASKS.named(card.task, our_tasks(), f"Dataset {card.name!r} asks for the task {card.task!r}")
 
 
 def name_of(kind: type[Task]) -> str:
@@ -84,12 +75,7 @@ def select_on(task: Task, name: str, targets: NDArray[Any]) -> None:
     targets: (N,) a few, from which the task says which metrics it has.
     """
     known = task.metrics(task.constant(targets, len(targets)), targets)
-    found = None if name in known else METRICS.find(name)
-    if found is None and name not in known:
-        every = [*known, *METRICS.installed()]
-        raise UserError(
-            f"No metric {name!r} to select on. There are: {', '.join(every)}; or package.module:Class."
-            f"{nearest(name, every)}"
-        )
+    ours: dict[str, type[Metric]] = dict.fromkeys(known, Metric)  # type: ignore[type-abstract]
+    found = None if name in known else METRICS.named(name, ours, f"No metric {name!r} to select on")
     task.own_metric = None if found is None else found()
     task.monitor = name if found is None else import_path(found)

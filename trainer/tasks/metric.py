@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from ..plugins import Plugins
+from ...plugins import Plugins
 from .scores import Columns
 
 

@@ -155,7 +155,7 @@ def test_what_the_options_do_not_take_is_said() -> None:
     assert context_of("sample", None) is None
     assert context_of("group", None) == Context(8)
     assert context_of("group", 3) == Context(3)
-    with pytest.raises(UserError, match=r"sample or group, not 'groups'\. Did you mean group"):
+    with pytest.raises(UserError, match=r"sample or group, not 'groups'\. Did you mean 'group'"):
         context_of("groups", None)
     with pytest.raises(UserError, match="--context counts the neighbours"):
         context_of("sample", 3)

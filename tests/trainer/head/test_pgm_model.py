@@ -355,10 +355,10 @@ def test_parameter_groups_cover_every_parameter_once(widths: dict[str, int]) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mask": "featur"}, "Did you mean feature"),
+        ({"mask": "featur"}, "Did you mean 'feature'"),
         ({"dim": 30, "heads": 4}, "cannot be split"),
         ({"gate_chunk": 5}, "does not divide"),
-        ({"without": ("decoders",)}, "Did you mean decoder"),
+        ({"without": ("decoders",)}, "Did you mean 'decoder'"),
         ({"dropout": 1.0}, "below 1"),
         ({"iterations": 0}, "at least 1"),
         ({"without": ("uni_learner", "paired_learner"), "ablation": "drop"}, "nothing to fuse"),

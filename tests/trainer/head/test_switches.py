@@ -30,12 +30,12 @@ WRONG = [
     ("pgm", "dropout", 1.0, "dropout is a number, at least 0 and below 1, not 1"),
     ("pgm", "mask_constant", 1.0, "mask_constant is a number, at most 0, not 1"),
     ("pgm", "standardize", 1, "standardize is true or false, not 1"),
-    ("pgm", "without", ("decodr",), r"without is one of .*, not 'decodr'\. Did you mean decoder\?"),
+    ("pgm", "without", ("decodr",), r"without is one of .*, not 'decodr'\. Did you mean 'decoder'\?"),
     ("pgm", "classes", 7, r"No switch 'classes'"),
     ("single:text", "modality", "vision", r"No switch 'modality'"),
     ("qmf", "ranking", -0.5, r"ranking is a number, at least 0, not -0\.5"),
     ("pmr", "undecided", 1.5, r"undecided is a whole number, at least 0, not 1\.5"),
-    ("mla", "ridge", "constnt", r"ridge is one of released, constant, not 'constnt'\. Did you mean constant\?"),
+    ("mla", "ridge", "constnt", r"ridge is one of released, constant, not 'constnt'\. Did you mean 'constant'\?"),
 ]
 
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pgm.plugins import is_ours
 from pgm.trainer import Run, train
 from pgm.trainer.methods import known_methods
-from pgm.trainer.plugins import is_ours
 from pgm.trainer.tasks import Task
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")

@@ -232,7 +232,7 @@ def test_as_released_turns_are_audio_visual_text_and_order_says_any(name: str) -
     for wrong in ("text+vision", "text+vision+adio", "text+text+vision", "fixd"):
         with pytest.raises(UserError, match=r"order is one of fixed, .*, or every modality once"):
             order_of(order=wrong)
-    with pytest.raises(UserError, match=r"Did you mean fixed\?"):
+    with pytest.raises(UserError, match=r"Did you mean 'fixed'\?"):
         order_of(order="fixd")
 
 

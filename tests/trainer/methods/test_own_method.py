@@ -203,7 +203,7 @@ class Lists(Fine):
     ("asked", "message"),
     [
         ("nowhere_at_all:Head", "no module 'nowhere_at_all' in this Python"),
-        ("broken_heads:Fime", "has no 'Fime'. It has Fine, .*Did you mean Fine"),
+        ("broken_heads:Fime", "has no 'Fime'. It has Fine, .*Did you mean 'Fine'"),
         ("broken_heads:Net", "it is the module; name its configuration"),
         ("broken_heads:Plain", "extends pgm.trainer.methods.MethodConfig"),
         ("broken_heads:Undecorated", r"@dataclass\(frozen=True\) is missing"),

@@ -97,7 +97,7 @@ def test_the_drawn_numbers_are_the_runs(table: TablePlan) -> None:
 def test_what_cannot_be_drawn_is_said(table: TablePlan) -> None:
     done = CliRunner().invoke(app, options(table, "figure", "gate"))
     assert isinstance(done.exception, UserError)
-    assert "Did you mean gates" in str(done.exception)
+    assert "Did you mean 'gates'" in str(done.exception)
     done = CliRunner().invoke(app, options(table, "figure", "losses", "--method=concat"))
     assert isinstance(done.exception, UserError)
 

@@ -157,8 +157,8 @@ def test_killed_before_and_after_a_stop_it_ends_with_the_same_bits(toy: Path, tm
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (["convergd"], r"No callback 'convergd'. Installed are: converged; or .* Did you mean converged\?"),
-        (["own_callbacks:Secnd"], "Did you mean Second"),
+        (["convergd"], r"No callback 'convergd'. There are: converged; or .* Did you mean 'converged'\?"),
+        (["own_callbacks:Secnd"], "Did you mean 'Second'"),
         (["own_callbacks:Undecorated"], "dataclass.* is missing above the class"),
         (["own_callbacks:Unversioned"], "says no version of its own"),
         (["pathlib:Path"], "is no callback: a callback is a frozen dataclass"),

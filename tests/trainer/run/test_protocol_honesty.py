@@ -139,10 +139,10 @@ def test_a_loss_that_is_not_a_number_stops_the_run(toy: Path, tmp_path: Path, qu
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epoch": "3"}, r"No switch 'epoch' .* Did you mean epochs\?"),
+        ({"epoch": "3"}, r"No switch 'epoch' .* Did you mean 'epochs'\?"),
         ({"epochs": "many"}, r"epochs is a whole number, at least 1, not 'many'"),
         ({"standardize": "perhaps"}, r"standardize is true or false"),
-        ({"schedule": "cosin"}, r"schedule is one of constant, cosine.* Did you mean cosine\?"),
+        ({"schedule": "cosin"}, r"schedule is one of constant, cosine.* Did you mean 'cosine'\?"),
         ({"val_fraction": "1.5"}, r"val_fraction is a number, above 0 and below 1, not 1.5"),
         ({"dim": "10"}, r"dim=10 cannot be split over heads=4"),
         ({"fusion": "concatt"}, r"fusion.* concat"),
@@ -155,8 +155,8 @@ def test_a_wrong_switch_is_refused_with_what_would_be_right(toy: Path, settings:
 
 def test_unknown_methods_presets_modalities_and_devices_are_refused(toy: Path) -> None:
     for change, message in (
-        ({"method": "concatt"}, r"No method 'concatt'.*Did you mean concat\?"),
-        ({"method": "single:txt"}, r"Did you mean single:text\?"),
+        ({"method": "concatt"}, r"No method 'concatt'.*Did you mean 'concat'\?"),
+        ({"method": "single:txt"}, r"Did you mean 'single:text'\?"),
         ({"preset": "big"}, "preset is one of small, paper, not 'big'"),
         ({"device": "abacus"}, "Use auto, cpu, cuda"),
     ):

@@ -325,12 +325,12 @@ def test_a_figure_is_a_png_and_an_svg_with_words(toy: Path, table: TablePlan, tm
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["table", "balance", "--methods=concat,reconbost"], "Did you mean reconboost"),
+        (["table", "balance", "--methods=concat,reconbost"], "Did you mean 'reconboost'"),
         (["table", "balance", "--methods= , "], "--methods takes names with commas"),
         (["table", "balance", "--modality=text"], "needs at least two modalities, and text is the only one"),
         (["table", "balance", "--rates=0,0.1"], "--rates belongs to missing"),
         (["table", "3", "--methods=concat"], "--methods belongs to balance"),
-        (["table", "balanc"], "Did you mean balance"),
+        (["table", "balanc"], "Did you mean 'balance'"),
         (["figure", "confusion", "--methods=concat"], "--methods"),
     ],
 )

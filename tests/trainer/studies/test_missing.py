@@ -125,7 +125,7 @@ def test_skip_and_zero_are_different_runs(whole: Path, tmp_path: Path, quick: Ca
     note = f"Trained with {share:.1%} of the (sample, modality) pairs missing, skipped (mask seed 0)."
     assert skip.result["notes"][0] == note
     assert "as zeros" in zero.result["notes"][0]
-    with pytest.raises(UserError, match=r"fill is one of skip, zero, not 'zeros'\. Did you mean zero\?"):
+    with pytest.raises(UserError, match=r"fill is one of skip, zero, not 'zeros'\. Did you mean 'zero'\?"):
         Missing(0.3, fill="zeros")  # type: ignore[arg-type]
 
 
@@ -379,20 +379,20 @@ def test_the_command_prints_every_format_and_a_plan(whole: Path, tmp_path: Path)
     [
         (("missing", "--rates", "0,1.5"), "and 1.5 is none"),
         (("missing", "--rates", ""), "--rates names no rate"),
-        (("missing", "--methods", "concta,pgm"), r"No method 'concta' for this dataset\. .* Did you mean concat"),
+        (("missing", "--methods", "concta,pgm"), r"No method 'concta' for this dataset\. .* Did you mean 'concat'"),
         (("missing", "--methods", "single:text"), "it reads one modality"),
         (("missing", "--methods", "text"), "it reads one modality"),
         (("missing", "--methods", ","), "takes names with commas"),
         (("missing", "--modality", "text"), "text is the only one here"),
         (("missing", "--train-rate", "0", "--test-rate", "0.1"), "--rates has nothing left to move"),
         (("missing", "--train-rate", "1"), "rate is a number, at least 0 and below 1, not 1"),
-        (("missing", "--fill", "zeros"), "Did you mean zero"),
+        (("missing", "--fill", "zeros"), "Did you mean 'zero'"),
         (("missing", "--mask-seed", "-1"), "seed is a whole number, at least 0, not -1"),
         (("missing", "--seeds", "0"), "--seeds is 1 or more"),
         (("missing", "--format", "html"), "--format html is not known"),
         (("2", "--rates", "0,0.1"), "--rates belongs to missing, not to fusion"),
         (("3", "--mask-seed", "0"), "--mask-seed belongs to missing"),
-        (("mising",), "Did you mean missing"),
+        (("mising",), "Did you mean 'missing'"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(whole: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

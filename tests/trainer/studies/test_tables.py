@@ -267,7 +267,7 @@ def test_a_vary_option_that_is_none_is_refused(text: str) -> None:
 
 
 def test_an_unknown_switch_or_table_suggests_the_nearest(toy: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Did you mean iterations"):
+    with pytest.raises(UserError, match="Did you mean 'iterations'"):
         planned(toy, tmp_path, ablation(["iteratons=1"]))
     with pytest.raises(UserError, match=r"There are: .*fusion \(2\).*modules \(3\)"):
         study_named("6", "table")
@@ -285,7 +285,7 @@ def test_the_rows_of_table_2_can_be_named(toy: Path) -> None:
     assert [row.label for row in asked("concat, text,pgm,concat").rows] == ["Concatenation", "single:text", "PgM"]
     assert asked("concat,pgm").reference == "PgM"
     assert asked("add,concat").reference == "Add"
-    with pytest.raises(UserError, match="Did you mean concat"):
+    with pytest.raises(UserError, match="Did you mean 'concat'"):
         asked("conct,pgm")
 
 

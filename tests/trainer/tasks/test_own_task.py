@@ -90,12 +90,18 @@ class Unfinished(Task):
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ("clasification", r"asks for the task 'clasification'. There are: .*balanced.* Did you mean classification\?"),
-        ("balance", r"Did you mean balanced\?"),
+        (
+            "clasification",
+            r"the task 'clasification'. There are: .*balanced.* Did you mean 'classification'\?",
+        ),
+        ("balance", r"Did you mean 'balanced'\?"),
         ("nowhere_at_all:Task", "Task 'nowhere_at_all:Task': there is no module"),
-        ("broken_tasks:Unversoned", "It has .*Unversioned.* Did you mean Unversioned"),
+        ("broken_tasks:Unversoned", "It has .*Unversioned.* Did you mean 'Unversioned'"),
         ("broken_tasks:Unversioned", "says no version of its own"),
-        ("broken_tasks:Unfinished", "it has no criterion and no metrics and no of and no predictions and no sample_scores"),
+        (
+            "broken_tasks:Unfinished",
+            "it has no criterion and no metrics and no of and no predictions and no",
+        ),
         ("pathlib:Path", "pathlib:Path is no task: a task is a class that extends"),
     ],
 )

@@ -13,6 +13,7 @@ from ....cache import Place
 from ....cache.errors import RunFailed
 from ...data.dataset import only_dataset
 from ...data.sequence import Context
+from ...run.callbacks import Asked as AskedCallback
 from ...run.events import Listener, silent
 from ...run.request import Request, features_root, runs_root
 from .. import study_named
@@ -120,6 +121,7 @@ def table(
     version: int | str | None = None,
     context: Context | None = None,
     device: str = "auto",
+    callbacks: Sequence[AskedCallback] = (),
     workers: int | None = 1,
     listener: Listener = silent,
     **options: Any,
@@ -145,6 +147,7 @@ def table(
         split=split,
         version=version,
         context=context,
+        callbacks=callbacks,
     )
     chosen = replace(StudyOptions(), **options)
     chosen.only_for(study)

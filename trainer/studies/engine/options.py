@@ -1,35 +1,15 @@
-"""The options that tables, ablations, figures and the report have in common, each said once.
-
-Typer reads options off a command's signature. A command takes a group of them as one dataclass parameter instead, and
-`expanded` shows Typer the group's fields in its place. Nothing heavy is imported here.
-"""
+"""The options that tables, ablations, figures and the report have in common. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ....cache.errors import UserError
-from ...run.commands import (
-    ContextOption,
-    DatasetOption,
-    DeviceOption,
-    FeaturesOption,
-    JsonOption,
-    MetricOption,
-    RunsOption,
-    SequenceOption,
-    SplitOption,
-    VersionOption,
-    given,
-    pairs,
-)
+from ...run.options import DeviceOption, JsonOption, RequestOptions
 
 if TYPE_CHECKING:
     from ...run.request import Request
@@ -39,53 +19,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(RequestOptions):
     """Which runs: what all rows share, and how many seeds each has."""
 
-    dataset: DatasetOption = None
     seeds: Annotated[int, typer.Option(help="So many seeds a row; three hardly ever show anything.")] = 5
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0
-    preset: Annotated[str, typer.Option(help="small or paper.")] = "small"
-    epochs: Annotated[int | None, typer.Option(help="Stage 2, on the task.")] = None
-    pretrain_epochs: Annotated[int | None, typer.Option(help="Stage 1, on L^P.")] = None
-    metric: MetricOption = None
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE for every row: a switch of the protocol. Repeatable.")
-    ] = None
-    modality: Annotated[list[str] | None, typer.Option(help="Only these modalities. Repeatable.")] = None
-    store: Annotated[list[str] | None, typer.Option(help="MODALITY=DIGEST among several stores.")] = None
-    split: SplitOption = None
-    sequence: SequenceOption = "sample"
-    context: ContextOption = None
-    version: VersionOption = None
-    features: FeaturesOption = "features"
-    runs: RunsOption = Path("runs")
 
-    def request(self, device: str) -> Request:
-        """What all rows share. Raises UserError for options that cannot be met."""
-        from ...data.dataset import only_dataset
-        from ...data.sequence import context_of
-        from ...run.request import Request
-
+    def request(self, device: str, **settings: Any) -> Request:
+        """Raises UserError for no seed at all too."""
         if self.seeds < 1:
             raise UserError(f"--seeds is 1 or more, not {self.seeds}.")
-        return Request(
-            features=self.features,
-            runs=self.runs,
-            dataset=self.dataset or only_dataset(self.features),
-            preset=self.preset,
-            seed=self.seed,
-            settings={
-                **pairs(self.set_, "--set"),
-                **given(epochs=self.epochs, pretrain_epochs=self.pretrain_epochs, metric=self.metric),
-            },
-            modalities=self.modality,
-            stores=pairs(self.store, "--store"),
-            device=device,
-            split=self.split,
-            context=context_of(self.sequence, self.context),
-            version=self.version,
-        )
+        return super().request(device, **settings)
 
 
 @dataclass(frozen=True)
@@ -181,40 +124,3 @@ def methods_named(text: str, modalities: tuple[str, ...]) -> list[str]:
     for name in names:
         found(name, modalities)
     return list(dict.fromkeys(f"single:{name}" if name in modalities else name for name in names))
-
-
-def expanded(command: Callable[..., None]) -> Callable[..., None]:
-    """The command as Typer is to see it: each parameter that is a dataclass replaced by the dataclass's fields."""
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, type[Any]] = {
-        name: hint for name, hint in hints.items() if isinstance(hint, type) and dataclasses.is_dataclass(hint)
-    }
-    options: list[inspect.Parameter] = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        if name in groups:
-            options += parameters_of(groups[name])
-        else:
-            options.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name]))
-
-    def typed(**values: Any) -> None:
-        made = {
-            name: group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
-            for name, group in groups.items()
-        }
-        command(**made, **values)
-
-    typed.__name__, typed.__doc__ = command.__name__, command.__doc__
-    typed.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
-    typed.__annotations__ = {option.name: option.annotation for option in options}
-    return typed
-
-
-def parameters_of(group: type[Any]) -> list[inspect.Parameter]:
-    """A dataclass's fields as the parameters of a function."""
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
-        for field in dataclasses.fields(group)
-    ]

@@ -86,7 +86,7 @@ class Cell:
     @cached_property
     def shared(self) -> str | None:
         """What names the first stage this run shares with others, None where it shares none."""
-        if not self.stages or self.stages[0].shares is None:
+        if not self.stages or self.stages[0].shares is None or self.resolved.callbacks:
             return None
         return str(SharedStages(self.resolved).folder(self.stages[0]))
 

@@ -1,7 +1,9 @@
-"""Other people's classes: named package.module:Class, or by an entry point of a group such as `pgm.methods`.
+"""What other packages bring, in the one place where entry points are read.
 
-Either is the same class, called by its import path in the names of runs, so that a run is found and restored whichever
-way it was asked for. A module that lies in the working folder is found as `python -m` would find it.
+Classes (methods, tasks, metrics, callbacks: `Plugins`) are named package.module:Class, or by an entry point of a group
+such as `pgm.methods`. Either is the same class, called by its import path in the names of runs, so that a run is found
+and restored whichever way it was asked for. A module that lies in the working folder is found as `python -m` would find
+it. Objects (datasets, encoders, studies: `installed_objects`) come by entry point alone.
 """
 
 from __future__ import annotations
@@ -17,11 +19,37 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from ..cache.errors import UserError
-from .head.switches import nearest
+from .cache.errors import UserError
+from .cache.nearest import did_you_mean
 
 Base = TypeVar("Base")
+Object = TypeVar("Object")
 Check = Callable[[type[Any]], str]  # what is wrong with a class, or nothing
+
+
+def installed(group: str) -> dict[str, EntryPoint]:
+    """What installed packages have in a group, by name; nothing is imported."""
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def installed_objects(group: str, kind: type[Object]) -> list[Object]:
+    """Every `kind` that an entry point of `group` names, itself or as a class without arguments.
+
+    Raises UserError for an entry point that cannot be loaded, or is something else.
+    """
+    found = []
+    for point in installed(group).values():
+        where = f"The entry point {point.name!r} of {group} ({point.value})"
+        try:
+            named = point.load()
+            made = named() if isinstance(named, type) else named
+        except (ImportError, AttributeError, TypeError) as error:
+            raise UserError(f"{where} cannot be loaded: {error}. Mend its package, or uninstall it.") from error
+        if not isinstance(made, kind):
+            article = "an" if kind.__name__[0] in "AEIOU" else "a"
+            raise UserError(f"{where} is a {type(made).__name__}, and not {article} {kind.__name__}.")
+        found.append(made)
+    return found
 
 
 def is_ours(kind: type[Any]) -> bool:
@@ -108,7 +136,21 @@ class Plugins(Generic[Base]):
 
     def installed(self) -> dict[str, EntryPoint]:
         """Those of installed packages, by name; none is imported."""
-        return {point.name: point for point in entry_points(group=self.group)}
+        return installed(self.group)
+
+    def named(self, name: str, ours: Mapping[str, type[Base]], asked: str) -> type[Base]:
+        """One of ours by name, or another's as `find` finds it.
+
+        Raises UserError, beginning with `asked` and naming what there is and the nearest, for a name that is neither.
+        """
+        # `single:NAME` is ours, whatever stands for NAME; anything else with a colon is a class somewhere.
+        prefixes = {own.partition(":")[0] for own in ours if ":" in own}
+        found = ours.get(name) or (None if name.partition(":")[0] in prefixes else self.find(name))
+        if found is None:
+            every = [*ours, *self.installed()]
+            there = f"There are: {', '.join(every)}; or" if every else "None is installed; use"
+            raise UserError(f"{asked}. {there} package.module:Class.{did_you_mean(name, every)}")
+        return found
 
     def find(self, name: str) -> type[Base] | None:
         """One by an installed name or by its import path; None for a name that is neither.
@@ -132,7 +174,7 @@ class Plugins(Generic[Base]):
             having = f"It has {', '.join(there)}." if there else f"It has none that is {self.wanted}."
             raise UserError(
                 f"{self.kind.capitalize()} {path!r}: {module.__name__} has no {qualname!r}. {having}"
-                f"{nearest(qualname, there)}"
+                f"{did_you_mean(qualname, there)}"
             )
         return found
 
