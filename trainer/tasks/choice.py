@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...cache import DatasetCard
 from ...cache.errors import UserError
+from ...cache.nearest import did_you_mean
 from ...plugins import Plugins, classes_in, import_path, is_ours
 from ..protocol import Protocol
 from .base import Task
@@ -61,9 +62,8 @@ def judge_by(task: Task, asked: str, card: Sequence[str]) -> None:
     """
     can = task.primaries or (task.primary,)
     if asked and asked not in can:
-        raise UserError(
-            f"Rows cannot be compared on {asked!r}. There are: {', '.join(can)}.{nearest(asked, list(can))}"
-        )
+        near = did_you_mean(asked, can)
+        raise UserError(f"Rows cannot be compared on {asked!r}. There are: {', '.join(can)}.{near}")
     chosen = asked or next((name for name in card if name in can), task.primary)
     if chosen != task.primary:
         task.primary = task.monitor = chosen
