@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import signal
 import subprocess
 import sys
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pgm
 import pytest
 from pgm.cache.errors import RunFailed, UserError
+from pgm.cli import app
 from pgm.trainer import Run
 from pgm.trainer.run.inference import evaluate_run
 from pgm.trainer.run.request import Request, resolve
 from pgm.trainer.run.training import Execution, carry_out
+from typer.testing import CliRunner
 
 from .test_resume import SETTINGS, assert_same, unfinished
 
@@ -209,3 +213,20 @@ def test_where_less_is_better_the_least_is_chosen(
     runs = {on: quick(features, tmp_path, "linear", settings={**settings, "select_on": on}) for on in ("mae", "corr")}
     for on, best in (("mae", np.argmin), ("corr", np.argmax)):
         assert runs[on].result["epochs"] == {"task": 1 + int(best([r["val"][on] for r in runs[on].metrics]))}
+
+
+def test_a_table_and_an_ablation_train_with_callbacks_and_find_the_runs_that_train_made(
+    toy: Path, tmp_path: Path
+) -> None:
+    settings = {**SETTINGS, "epochs": 3}
+    how = {"runs": tmp_path, "seeds": 1, "settings": settings, "callbacks": ["own_callbacks:Second"]}
+    run = carry_out(resolved(toy, tmp_path, settings, method="concat", callbacks=["own_callbacks:Second"]), Execution())
+    made = pgm.table("fusion", features=toy, methods="concat,add", **how)
+    assert made.results.rows[0].runs == (run.id,)
+    assert all(cell.run.result["callbacks"]["own_callbacks:Second"]["stopped"] for cell in made.plan.cells)
+    assert any("stopped after epoch 2 by own_callbacks:Second" in note for note in made.results.notes)
+    given = [f"--set={name}={value}" for name, value in settings.items()]
+    where = ["--features", str(toy), "--runs", str(tmp_path), "--seeds=1", "--workers=1", "--json", *given]
+    asked = ["ablate", "--vary=dropout=0.2", "--method=concat", "--callback=own_callbacks:Second", *where]
+    found = json.loads(CliRunner().invoke(app, asked, catch_exceptions=False).stdout)
+    assert found["rows"][0]["runs"] == [run.id]
