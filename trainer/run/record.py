@@ -18,7 +18,7 @@ from ...cache.storage.local import settle
 from ..data.feed import Feed
 from ..tasks import Task
 from .files import read_json, write_json
-from .floors import floors
+from .floors import VERSION, floors
 from .home import folder_of
 from .model import Model
 from .request import Resolved
@@ -76,7 +76,8 @@ def floors_of(resolved: Resolved) -> dict[str, dict[str, float]]:
         **{name: value for name, value in resolved.data_identity.items() if name != "missing"},
         "split": [protocol.val_fraction, protocol.split_seed],
         "task": protocol.sentiment,
-        "code": resolved.data.task.code,
+        "code": [VERSION, resolved.data.task.code],
+        "balanced": resolved.data.task.balanced,
         "judge": resolved.data.task.judge,
     }
     path = folder_of(resolved.request.runs) / "floors" / f"{content_hash(asked)}.json"

@@ -26,6 +26,7 @@ from ..methods import Asked, MethodConfig, Shape, choose, modalities_of
 from ..protocol import Protocol
 from .callbacks import Asked as AskedCallback
 from .callbacks import Callback, chosen
+from .floors import VERSION as FLOORS
 from .home import Root, runs_place
 from .machine import device_for, precision_for
 from .runs import RECIPE, Run, content_hash, run_at
@@ -136,6 +137,7 @@ class Resolved:
         own_metric = self.data.task.own_metric
         return {
             "recipe": {"training": RECIPE, "task": self.data.task.code},
+            "floors": FLOORS,
             **self.data_identity,
             **({} if self.request.split is None else {"split": self.request.split}),
             "task": self.data.card.task,

@@ -6,7 +6,7 @@ A task never sees where its samples come from; the loop hands it training batche
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -18,7 +18,8 @@ from ...plugins import import_path, is_ours, versions
 from ..batch import Inputs
 from ..methods.base import MethodOutput
 from ..protocol import Protocol as TrainingProtocol
-from .linear import class_probabilities, side_by_side
+from .linear import Fit, class_probabilities
+from .linear import Vectors as Vectors
 from .metric import Metric
 from .scores import Columns, Recomputed, SampleScores
 
@@ -30,7 +31,7 @@ class Forward(Protocol):
 
 
 Views = Mapping[str, NDArray[np.float32]]  # view name -> (N, outputs) logits or (N, d) embeddings
-Vectors = Mapping[str, Mapping[str, NDArray[np.float32]]]  # split -> modality -> (N, D)
+Predictor = Callable[[Vectors], Views]
 
 
 class Task(ABC):
@@ -47,6 +48,7 @@ class Task(ABC):
     primary: str  # the test metric that rows are compared on
     primaries: ClassVar[tuple[str, ...]] = ()  # those that `primary` may be: what `sample_scores` can give
     smaller_is_better: ClassVar[frozenset[str]] = frozenset()
+    balanced: bool = False  # classes count by the inverse of their share
     own_metric: Metric | None = None  # another's, to select on
     cross_modal: ClassVar[bool] = False  # an item is looked up in one modality by another, so a sample needs both
     outputs: int  # width of the head
@@ -104,11 +106,10 @@ class Task(ABC):
         class."""
         return {"logits": np.tile(np.bincount(train, minlength=self.outputs).astype(np.float32), (count, 1))}
 
-    def probed(self, vectors: Vectors, train: NDArray[Any], strength: float) -> tuple[Views, Views]:
-        """What a linear model of this strength, fitted on the training vectors, gives of validation and test."""
-        found = class_probabilities(side_by_side(vectors), train, self.outputs, strength)
-        val, test = ({"logits": np.log(probabilities + 1e-12)} for probabilities in found)
-        return val, test
+    def probed(self, vectors: Vectors, train: NDArray[Any], how: Fit) -> Predictor:
+        """A linear model fitted on the training vectors, as a function from vectors to views."""
+        found = class_probabilities(vectors, train, self.outputs, how)
+        return lambda asked: {"logits": np.log(found(asked) + 1e-12)}
 
     def balance(self, train: NDArray[Any]) -> None:
         """Let classes count in the loss by the inverse of their share of these training targets (N,).

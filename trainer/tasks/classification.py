@@ -50,6 +50,7 @@ class Classification(Task):
     def balance(self, train: NDArray[Any]) -> None:
         counts = np.bincount(train, minlength=self.outputs)
         shares = len(train) / np.maximum(counts, 1) / np.count_nonzero(counts)
+        self.balanced = True
         self.weights = torch.from_numpy(np.where(counts > 0, shares, 0.0).astype(np.float32))
 
     def metrics(self, views: Views, targets: NDArray[Any]) -> dict[str, float]:

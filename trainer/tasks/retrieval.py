@@ -22,9 +22,9 @@ from ..batch import Having, Inputs
 from ..methods.base import MethodOutput
 from ..protocol import Protocol
 from . import metrics
-from .base import Forward, Task, Vectors, Views
+from .base import Forward, Predictor, Task, Vectors, Views
 from .classification import Classification
-from .linear import class_probabilities
+from .linear import Fit, class_probabilities
 from .scores import Columns, SampleScores
 
 TEMPERATURE = 0.1
@@ -119,13 +119,10 @@ class Retrieval(Task):
         logits = super().constant(train, count)["logits"]
         return dict.fromkeys(self.modalities, logits)
 
-    def probed(self, vectors: Vectors, train: NDArray[Any], strength: float) -> tuple[Views, Views]:
+    def probed(self, vectors: Vectors, train: NDArray[Any], how: Fit) -> Predictor:
         """Each modality has its own model, and class probabilities are compared across modalities."""
-        found = {
-            m: class_probabilities({split: vectors[split][m] for split in vectors}, train, self.outputs, strength)
-            for m in self.modalities
-        }
-        return {m: pair[0] for m, pair in found.items()}, {m: pair[1] for m, pair in found.items()}
+        found = {m: class_probabilities({m: vectors[m]}, train, self.outputs, how) for m in self.modalities}
+        return lambda asked: {m: predict({m: asked[m]}) for m, predict in found.items()}
 
     def alone(self) -> Task:
         return Classification(self.classes)

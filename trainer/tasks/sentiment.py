@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ..protocol import Protocol
 from . import metrics
-from .base import Task, Vectors, Views
+from .base import Predictor, Task, Vectors, Views
 from .classification import Classification
-from .linear import scores, side_by_side
+from .linear import Fit, scores
 from .scores import Columns, SampleScores
 
 POLARITIES = ("negative", "neutral", "positive")
@@ -53,9 +53,9 @@ class SentimentRegression(Task):
         """The median score."""
         return {"logits": np.full((count, 1), np.median(train), np.float32)}
 
-    def probed(self, vectors: Vectors, train: NDArray[Any], strength: float) -> tuple[Views, Views]:
-        val, test = ({"logits": found} for found in scores(side_by_side(vectors), train, strength))
-        return val, test
+    def probed(self, vectors: Vectors, train: NDArray[Any], how: Fit) -> Predictor:
+        found = scores(vectors, train, how)
+        return lambda asked: {"logits": found(asked)}
 
     def sample_scores(self, predictions: Columns) -> SampleScores:
         """Right or wrong about negative or not."""

@@ -35,7 +35,7 @@ from pgm.trainer.run.runs import content_hash
 from typer.testing import CliRunner
 
 KEYS = {
-    "recipe", "dataset", "digest", "stores", "task", "classes", "widths", "encoders", "method", "protocol",
+    "recipe", "floors", "dataset", "digest", "stores", "task", "classes", "widths", "encoders", "method", "protocol",
     "machine", "seed",
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ....cache import open_dataset
+from ...data.dataset import TrainingData, group_names
 from ...run.seeds import Statistics, statistics
 from ...tasks.scores import Recomputed, SampleScores
 from .bootstrap import bootstrap, differences, recomputed
@@ -160,7 +160,7 @@ def over_samples(pairs: Sequence[CellPair]) -> tuple[float, float] | None:
     found = [(one.scores, other.scores) for one, other in pairs if one.scores is not None and other.scores is not None]
     if len(found) < len(pairs):
         return None
-    groups = groups_of(pairs[0][0])
+    groups = groups_in(pairs[0][0].resolved.data)
     means = [(one, other) for one, other in found if isinstance(one, SampleScores) and isinstance(other, SampleScores)]
     if len(means) == len(found):
         return bootstrap(differences(means), groups)
@@ -168,10 +168,7 @@ def over_samples(pairs: Sequence[CellPair]) -> tuple[float, float] | None:
     return recomputed(anew, groups)
 
 
-def groups_of(cell: Cell) -> list[str] | None:
+def groups_in(data: TrainingData) -> list[str] | None:
     """Each test sample's group, where the dataset has groups."""
-    samples = open_dataset(cell.request.features, cell.resolved.folder, cell.resolved.data.version).samples
-    if "group" not in samples.column_names:
-        return None
-    data, groups = cell.resolved.data, dict(zip(*(samples[name].to_pylist() for name in ("id", "group")), strict=True))
-    return [str(groups[data.ids[row]]) for row in data.splits["test"]]
+    groups = group_names(data.samples)
+    return None if groups is None else [groups[row] for row in data.splits["test"]]
