@@ -80,9 +80,7 @@ def parts_of(request: Request, seeds: int) -> list[Part]:
             plan = plan_table(study.spec(request, StudyOptions()), request, seeds)
         except UserError:
             continue
-        there = {cell.row.label for cell in plan.cells if cell.done}
-        # A table of one row compares nothing.
-        if len(there) >= min(2, len(plan.spec.rows)):
+        if study.ready(plan):
             kind = "table" if study.has_table else "figure"
             found.append(Part(study, plan, study.results(plan), command(f"{kind} {study.name}", request, seeds)))
     return found

@@ -13,7 +13,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,9 +86,11 @@ class Interaction:
 
 @dataclass(frozen=True)
 class InteractionSpec(TableSpec):
-    """found: measured, or read, when the dataset was opened."""
+    """asked: what decides the numbers; path: where they are kept, there or not."""
 
-    found: Interaction | None = None
+    data: TrainingData | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    path: Path = Path()
 
 
 class InteractionStudy(Study):
@@ -115,19 +118,25 @@ class InteractionStudy(Study):
             "balanced": data.task.balanced,
         }
         path = folder_of(resolved.request.runs) / "floors" / f"{content_hash(asked)}.json"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {**asked, "found": measured(data).as_dict()})
-        kept = read_json(path)["found"]
-        lines = tuple(Line(**line) for line in kept["lines"])
-        named = {name: tuple(kept[name]) for name in ("metrics", "notes")}
-        return InteractionSpec(TITLE, (), "", found=Interaction(**{**kept, **named, "lines": lines}))
+        return InteractionSpec(TITLE, (), "", data=data, asked=asked, path=path)
+
+    def ready(self, plan: TablePlan) -> bool:
+        """Once it was measured."""
+        assert isinstance(plan.spec, InteractionSpec)
+        return plan.spec.path.exists()
 
     def results(self, plan: TablePlan, failures: Sequence[Failure] = ()) -> Interaction:
-        """As it was measured."""
-        assert isinstance(plan.spec, InteractionSpec)
-        assert plan.spec.found is not None
-        return plan.spec.found
+        """As it is kept, measured where it is not."""
+        spec = plan.spec
+        assert isinstance(spec, InteractionSpec)
+        if not spec.path.exists():
+            assert spec.data is not None
+            spec.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(spec.path, {**spec.asked, "found": measured(spec.data).as_dict()})
+        kept = read_json(spec.path)["found"]
+        lines = tuple(Line(**line) for line in kept["lines"])
+        named = {name: tuple(kept[name]) for name in ("metrics", "notes")}
+        return Interaction(**{**kept, **named, "lines": lines})
 
     def sheets(self, results: Interaction) -> list[Sheet]:
         """The models, then the shuffled ones."""

@@ -47,6 +47,11 @@ class Study(ABC):
     def spec(self, request: Request, options: StudyOptions) -> TableSpec:
         """Its rows on a dataset. request: what all of them share. Raises UserError where it cannot have them."""
 
+    def ready(self, plan: TablePlan) -> bool:
+        """Whether a report shows it as it stands: a table of one row compares nothing."""
+        there = {cell.row.label for cell in plan.cells if cell.done}
+        return len(there) >= min(2, len(plan.spec.rows))
+
     def results(self, plan: TablePlan, failures: Sequence[Failure] = ()) -> Any:
         """The numbers of the finished runs, with `as_dict()` for JSON; rows whose runs failed stand there empty."""
         return results_of(plan, failures)
