@@ -66,7 +66,7 @@ class Classification(Task):
 
     def undefined(self, targets: NDArray[Any]) -> tuple[str, ...]:
         """The areas under curves, where there is one class only."""
-        return tuple(CURVES) if len(np.unique(targets)) < 2 else ()
+        return tuple(n for n in CURVES if n in self.primaries) if len(np.unique(targets)) < 2 else ()
 
     def predictions(self, views: Views) -> dict[str, Any]:
         probabilities = softmax(views["logits"])
