@@ -1,6 +1,8 @@
 """Dask workers as both rooms use them: local processes, one a GPU where there are GPUs, or a running scheduler's.
 
-Scheduler, workers and dashboard of a local cluster listen on loopback alone.
+Scheduler, workers and dashboard of a local cluster listen on loopback alone. On CPUs the workers are forked from one
+process that has imported what they need (multiprocessing's fork server): torch and transformers take four seconds of a
+core to import, which each worker of its own would pay.
 """
 
 from __future__ import annotations
@@ -9,14 +11,17 @@ import ctypes
 import importlib
 import importlib.util
 import logging
+import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from multiprocessing import forkserver
 from types import TracebackType
 from typing import Any
 
+import dask
 import torch
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 
@@ -31,12 +36,17 @@ class Workers:
     """`count` local processes of one thread each, or the workers of a running scheduler; they start when first needed.
 
     scheduler: its address, tcp://host:port. scheduler_file: the JSON file `dask scheduler --scheduler-file` writes.
+    imports: modules that local workers on CPUs find imported when they start.
     `close`, or leaving a with block, stops the local cluster, or lets go of the scheduler.
     Raises UserError for a count below one, for both ways of naming a scheduler, and where none answers.
     """
 
     def __init__(
-        self, count: int | None = None, scheduler: str | None = None, scheduler_file: str | None = None
+        self,
+        count: int | None = None,
+        scheduler: str | None = None,
+        scheduler_file: str | None = None,
+        imports: Sequence[str] = (),
     ) -> None:
         if count is not None and count < 1:
             raise UserError(f"--workers {count}: at least one worker is needed.")
@@ -45,8 +55,10 @@ class Workers:
         self.count: int = default_workers() if count is None else count
         self.scheduler = scheduler
         self.scheduler_file = scheduler_file
+        self.imports = imports
         self._client: Any = None
         self._cluster: Any = None
+        self._stack = ExitStack()
 
     @property
     def client(self) -> Any:
@@ -55,8 +67,11 @@ class Workers:
             if self.external:
                 self._client = connect(self.scheduler, self.scheduler_file)
             else:
+                gpus = visible_gpus()
                 with deaf_children():
-                    self._cluster = local_cluster(self.count, visible_gpus())
+                    if not gpus:
+                        self._stack.enter_context(forked(self.imports))
+                    self._cluster = local_cluster(self.count, gpus)
                 self._client = Client(self._cluster)
             # Last, as each of Dask's parts sets its own: what goes wrong is told once, by this package.
             for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
@@ -82,6 +97,7 @@ class Workers:
         if self._cluster is not None:
             self._cluster.close()
             self._cluster = None
+        self._stack.close()
 
     def __enter__(self) -> Workers:
         return self
@@ -101,6 +117,29 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         for parameter, size in ((M_TRIM_THRESHOLD, 256 << 20), (M_MMAP_THRESHOLD, 32 << 20)):
             mallopt(parameter, size)
+
+
+@contextmanager
+def forked(imports: Sequence[str]) -> Iterator[None]:
+    """Dask's worker processes are forks of one that has imported these modules, also those started later here."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        # What Dask would set for a process of its own, and what is read by the libraries when they are imported.
+        with environment(dask.config.get("distributed.nanny.pre-spawn-environ")):
+            multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed.nanny", *imports])
+            forkserver.ensure_running()
+        yield
+
+
+@contextmanager
+def environment(variables: Mapping[str, Any]) -> Iterator[None]:
+    """Environment variables for what is started here."""
+    before = dict(os.environ)
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def connect(address: str | None, file: str | None) -> Any:

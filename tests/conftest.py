@@ -48,6 +48,13 @@ def children_that_run(word: str, pid: int | None = None) -> list[psutil.Process]
     return found
 
 
+def dask_workers(pid: int) -> list[psutil.Process]:
+    """Dask's local workers below a process: forks of multiprocessing's fork server."""
+    found = children_that_run("multiprocessing.forkserver", pid)
+    servers = [one.pid for one in found if one.ppid() == pid]
+    return [one for one in found if one.pid not in servers]
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data beside the checkout."""

@@ -37,6 +37,8 @@ TASKS_PER_WORKER = OPEN_SEGMENTS
 # Of a task that raised what is no error of ours: a file system that was away, a bug of a library.
 RETRIES = 2
 LOOK_EVERY_SECONDS = 1.0
+# Forked workers have these already: most encoders are transformers' models.
+IMPORTED = (__name__, "transformers.modeling_utils")
 
 
 class DaskExecutor:
@@ -48,7 +50,7 @@ class DaskExecutor:
     def __init__(
         self, workers: int | None = None, scheduler: str | None = None, scheduler_file: str | None = None
     ) -> None:
-        self.workers = Workers(workers, scheduler, scheduler_file)
+        self.workers = Workers(workers, scheduler, scheduler_file, IMPORTED)
         self._announced = False
 
     def encoder(self, spec: EncoderSpec) -> FrozenEncoder:

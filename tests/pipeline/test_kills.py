@@ -24,7 +24,7 @@ from pgm.cache.storage.local import TEMPORARY
 from pgm.cli import app
 from typer.testing import CliRunner
 
-from ..conftest import children_that_run
+from ..conftest import dask_workers
 
 RUNS = int(os.environ.get("PGM_KILL_RUNS", "1"))
 # Sixteen segments of about a tenth of a second's work each.
@@ -139,7 +139,7 @@ def test_killing_a_worker_costs_its_segment_only(
     rng = random.Random(attempt)
     with process(*command, cwd=tmp_path) as child:
         wait_for_a_random_moment(features, child, rng)
-        workers = children_that_run("spawn_main", child.pid)
+        workers = dask_workers(child.pid)
         rng.choice(workers).kill()
         assert child.wait(DEADLINE) == 0
     assert digests(features) == undisturbed

@@ -34,7 +34,7 @@ from pgm.trainer.studies.fusion import STUDY as FUSION
 from pgm.trainer.studies.modules import STUDY as MODULES
 from typer.testing import CliRunner
 
-from ...conftest import children_that_run
+from ...conftest import dask_workers
 from ..conftest import TINY, write_toy
 
 ALONE = WorkerPool(workers=1)
@@ -193,8 +193,8 @@ def test_a_killed_worker_costs_one_cell_at_most(toy: Path, tmp_path: Path) -> No
     runs = tmp_path / "runs"
     process = started(arguments(toy, runs, "--workers=2", "--json", "--seeds=1"), tmp_path)
     wait_for(lambda: len(finished_runs(runs)) >= 1)
-    wait_for(lambda: workers_of(process.pid))
-    os.kill(workers_of(process.pid)[0], signal.SIGKILL)
+    wait_for(lambda: dask_workers(process.pid))
+    dask_workers(process.pid)[0].kill()
     output, errors = process.communicate(timeout=180)
     printed = json.loads(output)
     assert sum(1 - len(row["seeds"]) for row in printed["rows"]) <= 1, errors
@@ -220,11 +220,6 @@ def test_a_running_scheduler_trains_the_table(toy: Path, tmp_path: Path) -> None
         finally:
             scheduler.kill()
     assert [len(row["seeds"]) for row in told["rows"]] == [1] * 5
-
-
-def workers_of(pid: int) -> list[int]:
-    """Dask's worker processes below a process, which are spawned Pythons."""
-    return [child.pid for child in children_that_run("spawn_main", pid)]
 
 
 def test_the_plan_says_what_is_there_and_how_long_the_rest_takes(toy: Path, table3: TablePlan, tmp_path: Path) -> None:

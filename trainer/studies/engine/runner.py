@@ -169,7 +169,10 @@ def on_workers(cells: Sequence[Cell], pool: WorkerPool, count: int, tell: Callab
 
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     leaders, followers = chains(cells)
-    with Workers(count, pool.scheduler, pool.scheduler_file) as workers, signed(cells[0].request.runs) as sign:
+    with (
+        Workers(count, pool.scheduler, pool.scheduler_file, [__name__]) as workers,
+        signed(cells[0].request.runs) as sign,
+    ):
         client = workers.client
         cell_of = {}
 
