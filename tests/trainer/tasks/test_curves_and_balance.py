@@ -111,7 +111,7 @@ def test_a_card_says_what_rows_are_selected_and_compared_on(make_toy: Callable[.
     assert by_card.run.id != asked(plain).run.id, "another epoch may be selected"
     kept = asked(carded, select_on="accuracy")
     assert (kept.data.task.primary, kept.run.id) == ("auroc", asked(plain).run.id)
-    with pytest.raises(UserError, match=r"cannot be compared on 'auroq'.*Did you mean auroc"):
+    with pytest.raises(UserError, match=r"cannot be compared on 'auroq'.*Did you mean 'auroc'"):
         asked(plain, metric="auroq")
 
 
