@@ -248,6 +248,21 @@ class SegmentReader:
         opened = self._mapped.opened if self._mapped else {}
         self._fetching.start([segment for segment in segments if segment not in opened])
 
+    def ahead(self, segments: Int64s, starts: Int64s, lengths: Int64s) -> bool:
+        """Have the disk read these runs, given in its order and soon asked for in another.
+
+        False where some must be decoded: then nothing is asked of the disk.
+        """
+        mapped = self._open(segments)
+        first = mapped.first[segments]
+        if (first < 0).any():
+            return False
+        begins, ends = first + starts, first + starts + lengths
+        cuts = np.flatnonzero(begins[1:] != ends[:-1]) + 1
+        for begin, end in zip(begins[[0, *cuts]].tolist(), ends[[*(cuts - 1), -1]].tolist(), strict=True):
+            mapped.tokens.ahead(begin, end)
+        return True
+
     def _open(self, segments: Int64s) -> Mapped:
         """The state in which all of these are open; whoever holds it may read them."""
         self._clock += 1
