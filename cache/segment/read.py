@@ -5,7 +5,9 @@ A segment is mapped when first touched; before there are more than MAPPED the le
 the kernel allows a process some 65,000 mappings. A mapping that is still viewed stays until its last view is gone.
 """
 
+import os
 import threading
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -195,9 +197,14 @@ class SegmentReader:
         self._expected = tokens
         self._used = np.zeros(len(names), np.int64)  # when, by a clock of calls
         self._clock = 0
-        self._lock = threading.Lock()
-        self._fetching = Fetching(store, names)
         self._mapped: Mapped | None = None
+        self._start()
+        _readers.add(self)
+
+    def _start(self) -> None:
+        """A lock nobody holds and nothing on its way: in a forked process, whose parent's threads are not there."""
+        self._lock = threading.Lock()
+        self._fetching = Fetching(self.store, self.names)
 
     def rows(self, segment: int, start: int, stop: int) -> Array:
         """Rows start:stop of a segment as (stop - start, D); a view where they are mapped as they are read."""
@@ -304,6 +311,18 @@ class SegmentReader:
             f"{self.store.url}/{SEGMENTS}/{self.names[segment]} has {mapped.count[segment]} token rows where the "
             f"version lists {stop}; see `pgm cache verify`"
         )
+
+
+_readers: "weakref.WeakSet[SegmentReader]" = weakref.WeakSet()
+
+
+def _start_again() -> None:
+    for reader in _readers:
+        reader._start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_again)
 
 
 class Fetching:

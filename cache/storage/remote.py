@@ -152,6 +152,11 @@ class RemoteStorage(Storage):
 
     def _ask(self, request: Callable[[Any], T]) -> T:
         """Send a request, again while the fault may pass. A put of ours whose answer was lost shows up as taken."""
+        if _askers - {os.getpid()}:
+            raise UserError(
+                f"{self._url}: this process was forked from one that has used an object store; start worker processes "
+                "by spawn"
+            )
         for attempt in range(ATTEMPTS):
             try:
                 return request(client(self._root, settings()))
@@ -175,14 +180,13 @@ def requests() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(AT_ONCE, "pgm-request")
 
 
-if hasattr(os, "register_at_fork"):
-    # A forked process has none of these threads: it would wait for ever instead of being told what is wrong.
-    os.register_at_fork(after_in_child=requests.cache_clear)
+_askers: set[int] = set()  # this process; of a forked one also those before it, whose clients' threads it has not
 
 
 @lru_cache(maxsize=16)
 def client(root: str, environment: tuple[tuple[str, str], ...]) -> Any:
     """A bucket's client, after a first request that fails within seconds where nothing can succeed."""
+    _askers.add(os.getpid())
     plain = any(value.startswith("http://") for _, value in environment)
     common: dict[str, Any] = {"allow_http": plain, "connect_timeout": timedelta(seconds=2)}
 
