@@ -44,7 +44,7 @@ class PgMConfig(Switches):
     loss_level: classify pooled features or every token (eqs. 8-9). pfc: feed the PFC classifier u and p, or p only.
     without: removed modules (Table 3); ablation: "bypass" makes a removed learner the identity and a removed
         partitioner u = p = I; "drop" removes the branch from the output, the decoder and the losses as well.
-    checkpointing: recompute each block's activations in the backward pass: less memory, more time.
+    checkpointing: recompute each learner's activations in the backward pass: less memory, more time.
 
     Raises UserError for values outside these choices.
     """

@@ -21,7 +21,8 @@ from ...cache.errors import UserError
 from .block import TransformerBlock
 from .config import check_heads
 from .dropout import Dropout
-from .layout import TokenLayout
+from .layout import TokenLayout, joined
+from .stacked import LayerNorm, Linear, side_by_side
 from .switches import OF_THE_DATA, Positive, Share, Switches, choice
 
 
@@ -77,62 +78,56 @@ class FusionOutput(NamedTuple):
     logits: Tensor
 
 
-def resample(x: Float[Tensor, "B S D"], mask: Bool[Tensor, "B S"] | None, length: int) -> Float[Tensor, "B N D"]:
-    """Each sample's real tokens, in order, adaptively averaged (or repeated) into `length` positions.
+def resampling(mask: Bool[Tensor, "*B S"], length: int) -> Float[Tensor, "*B N S"]:
+    """Each sample's real tokens, in order, adaptively averaged (or repeated) into `length` positions, as weights.
 
     Position j averages real tokens floor(jL/N) up to ceil((j+1)L/N) of the sample's own L, so padding changes nothing.
     Zero without tokens.
     """
-    if mask is None:
-        return F.adaptive_avg_pool1d(x.transpose(1, 2), length).transpose(1, 2) if x.shape[1] != length else x
-    order = mask.cumsum(1) - 1
-    count = mask.sum(1, keepdim=True)
-    j = torch.arange(length, device=x.device)
-    start = (j * count) // length
-    stop = ((j + 1) * count + length - 1) // length
-    inside = (order[:, None] >= start[:, :, None]) & (order[:, None] < stop[:, :, None]) & mask[:, None]
-    weights = inside.to(x.dtype) / inside.sum(2, keepdim=True).clamp(min=1).to(x.dtype)
-    return torch.bmm(weights, x)
+    order = (mask.cumsum(-1) - 1).masked_fill(~mask, -1).unsqueeze(-2)
+    count = mask.sum(-1, keepdim=True)
+    j = torch.arange(length, device=mask.device)
+    start, stop = (j * count) // length, ((j + 1) * count + length - 1) // length
+    inside = (order >= start.unsqueeze(-1)) & (order < stop.unsqueeze(-1))
+    return inside / (stop - start).clamp(min=1).unsqueeze(-1)
+
+
+def resample(x: Float[Tensor, "B S D"], weights: Float[Tensor, "B N S"] | None, length: int) -> Float[Tensor, "B N D"]:
+    """Tokens at `length` positions: by weights, or, where every token is real, by their place."""
+    if weights is not None:
+        return torch.bmm(weights.to(x.dtype), x)
+    return F.adaptive_avg_pool1d(x.transpose(1, 2), length).transpose(1, 2) if x.shape[1] != length else x
+
+
+def resamplings(masks: Mapping[str, Bool[Tensor, "B _"]], length: int) -> dict[str, Float[Tensor, "B N _"]]:
+    """Modality -> its weights, made for all at once."""
+    if not masks:
+        return {}
+    longest = max(mask.shape[1] for mask in masks.values())
+    weights = resampling(torch.stack([F.pad(m, (0, longest - m.shape[1])) for m in masks.values()]), length)
+    return {m: w[..., : masks[m].shape[1]] for m, w in zip(masks, weights.unbind(), strict=True)}
 
 
 class Stream(nn.Module):
-    """Eq. 13 for one branch: join the modalities, one FFN, one Transformer block, average. -> (B, D)."""
+    """Eq. 13 for one branch: the modalities, joined, through one FFN and one Transformer block, averaged.
+
+    (..., T, M, D) -> (..., B, D), or (..., T, 1, D) on the sequence axis.
+    """
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
-        self.config = config
         wide = config.dim * (1 if config.axis == "sequence" else len(config.modalities))
-        self.ffn = nn.Sequential(nn.Linear(wide, config.dim), nn.GELU(), nn.LayerNorm(config.dim))
+        self.ffn = nn.Sequential(Linear(wide, config.dim), nn.GELU(), LayerNorm(config.dim))
         self.block = TransformerBlock(config.dim, config.heads, config.feedforward, config.dropout)
         # Stands in for a missing modality; on the sequence axis its tokens are simply not there.
         self.null = None if config.axis == "sequence" else nn.Parameter(torch.zeros(len(config.modalities), config.dim))
 
     def forward(
-        self, parts: Mapping[str, Float[Tensor, "B _ D"]], masks: Mapping[str, Bool[Tensor, "B _"]]
-    ) -> Float[Tensor, "B D"]:
-        """parts: the modalities that are there at all."""
-        if self.null is None:
-            return self._over_sequence(parts, masks)
-        first = next(iter(parts.values()))
-        length = 1 if self.config.axis == "pooled" else self.config.length
-        columns = []
-        for m, null in zip(self.config.modalities, self.null.to(first.dtype), strict=True):
-            if m not in parts:
-                columns.append(null.expand(len(first), length, -1))
-                continue
-            column, mask = resample(parts[m], masks.get(m), length), masks.get(m)
-            columns.append(column if mask is None else torch.where(mask.any(1)[:, None, None], column, null))
-        layout = TokenLayout.build([length], [None], len(first), first.device)
-        return layout.mean(self.block(self.ffn(torch.cat(columns, 2).flatten(0, 1)), layout))
-
-    def _over_sequence(self, parts: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Float[Tensor, "B D"]:
-        x = torch.cat(list(parts.values()), 1)
-        mask = None
-        if any(m in masks for m in parts):
-            full = {m: torch.ones(p.shape[:2], dtype=torch.bool, device=p.device) for m, p in parts.items()}
-            mask = torch.cat([masks.get(m, f) for m, f in full.items()], 1)
-        layout = TokenLayout.build([x.shape[1]], [mask], x.shape[0], x.device)
-        return layout.mean(self.block(self.ffn(layout.buckets[0].pack(x)), layout))
+        self, x: Float[Tensor, "*G T M D"], present: Bool[Tensor, "T M 1"] | None, layout: TokenLayout
+    ) -> Float[Tensor, "*G B D"]:
+        if self.null is not None and present is not None:
+            x = torch.where(present, x, self.null.to(x.dtype).unsqueeze(-3))
+        return layout.mean(self.block(self.ffn(x.flatten(-2)), layout))
 
 
 class FusionHead(nn.Module, PyTorchModelHubMixin, library_name="pgm", tags=["multimodal"], license="apache-2.0"):
@@ -168,9 +163,46 @@ class FusionHead(nn.Module, PyTorchModelHubMixin, library_name="pgm", tags=["mul
         given = {branch: {"uni": uni, "paired": paired}[branch] for branch in self.config.branches}
         self._check(given)
         names = [m for m in self.config.modalities if m in next(iter(given.values()))]
-        vectors = [self.streams[b]({m: parts[m] for m in names}, masks or {}) for b, parts in given.items()]
-        fused = F.gelu(self.join(self._combine(vectors)))
+        # (B, S_m, G * D): a modality's branches side by side, so that one product resamples them.
+        parts = {m: joined([branch[m] for branch in given.values()], 2) for m in names}
+        joint = self._over_sequence if self.config.axis == "sequence" else self._aligned
+        x, present, layout = joint(parts, {m: mask for m, mask in (masks or {}).items() if m in parts})
+        x = torch.unflatten(x, -1, (len(given), -1)).movedim(-2, 0)
+        streams = side_by_side(list(self.streams.values()))
+        vectors = streams(x if len(given) > 1 else x[0], present, layout)
+        fused = F.gelu(self.join(self._combine(list(vectors) if len(given) > 1 else [vectors])))
         return FusionOutput(fused, self.head(self.dropout(fused)))
+
+    def _aligned(
+        self, parts: Mapping[str, Float[Tensor, "B _ E"]], masks: Mapping[str, Bool[Tensor, "B _"]]
+    ) -> tuple[Float[Tensor, "T M E"], Bool[Tensor, "T M 1"] | None, TokenLayout]:
+        """Every modality at `length` positions (T = B * length), and where a sample has it."""
+        first = next(iter(parts.values()))
+        length = 1 if self.config.axis == "pooled" else self.config.length
+        weights = resamplings(masks, length)
+        none, always = first.new_zeros(()), torch.ones((), dtype=torch.bool, device=first.device)
+        columns, present = [], []
+        for m in self.config.modalities:
+            there = m in parts
+            column = resample(parts[m], weights.get(m), length) if there else none
+            columns.append(column.expand(len(first), length, first.shape[2]))
+            present.append((masks[m].any(1) if m in masks else always if there else ~always).expand(len(first)))
+        layout = TokenLayout.build([length], [None], len(first), first.device)
+        shown = None
+        if masks or len(parts) < len(columns):
+            shown = torch.stack(present, 1).repeat_interleave(length, 0, output_size=layout.tokens).unsqueeze(2)
+        return torch.stack(columns, 2).flatten(0, 1), shown, layout
+
+    def _over_sequence(
+        self, parts: Mapping[str, Float[Tensor, "B _ E"]], masks: Mapping[str, Bool[Tensor, "B _"]]
+    ) -> tuple[Float[Tensor, "T 1 E"], None, TokenLayout]:
+        """Every modality's real tokens, one after the other."""
+        x, mask = torch.cat(list(parts.values()), 1), None
+        if masks:
+            full = {m: torch.ones(p.shape[:2], dtype=torch.bool, device=p.device) for m, p in parts.items()}
+            mask = torch.cat([masks.get(m, f) for m, f in full.items()], 1)
+        layout = TokenLayout.build([x.shape[1]], [mask], x.shape[0], x.device)
+        return layout.pack([x]).unsqueeze(1), None, layout
 
     def _check(self, given: Mapping[str, Mapping[str, Tensor]]) -> None:
         modalities = self.config.modalities

@@ -5,10 +5,8 @@ output by the hard gate, so the learner sees and writes its own features only; t
 Both learners attend within one modality: information crosses modalities in the fusion (eq. 13) only.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from .block import UNMASKED, ScoreMask, TransformerBlock
 from .config import Hard, PgMConfig
@@ -17,7 +15,7 @@ from .partitioner import harden
 
 
 class Learner(nn.Module):
-    """A stack of masked Transformer blocks. x (T, D) flat tokens, gate (R, D) or (T, D) -> (T, D)."""
+    """A stack of masked Transformer blocks. x and the gate of each token, both (..., T, D) -> (..., T, D)."""
 
     def __init__(self, config: PgMConfig) -> None:
         super().__init__()
@@ -27,31 +25,28 @@ class Learner(nn.Module):
             for _ in range(config.learner_layers)
         )
 
-    def forward(self, x: Float[Tensor, "T D"], gate: Float[Tensor, "_ D"], layout: TokenLayout) -> Float[Tensor, "T D"]:
-        """Refine one partition. `gate` is the soft gate of eq. 1: a row a sample, or a row a token (gate_scope)."""
+    def forward(
+        self, x: Float[Tensor, "*G T D"], gate: Float[Tensor, "*G T D"], layout: TokenLayout
+    ) -> Float[Tensor, "*G T D"]:
+        """Refine one partition. `gate` is the soft gate of eq. 1."""
         mask, features = self.masks(gate, layout)
         for block in self.blocks:
             x = x if features is None else features * x
-            x = checkpoint(block, x, layout, mask, use_reentrant=False) if self._recompute else block(x, layout, mask)
+            x = block(x, layout, mask)
             x = x if features is None else features * x
         return x
 
-    @property
-    def _recompute(self) -> bool:
-        return self.config.checkpointing and self.training and torch.is_grad_enabled()
-
-    def masks(self, gate: Float[Tensor, "_ D"], layout: TokenLayout) -> tuple[ScoreMask, Tensor | None]:
-        """The gate as a mask on scores and a multiplier (T, D) of features, by `mask` mode."""
-        mode, by_token = self.config.mask, self.config.gate_scope == "token"
-        if mode in ("feature", "qk"):
-            hard = harden(gate, self.config.hard)
-            features = hard if by_token else layout.broadcast(hard)
-            return (UNMASKED, features) if mode == "feature" else (ScoreMask(query_key=features), None)
+    def masks(self, gate: Float[Tensor, "*G T D"], layout: TokenLayout) -> tuple[ScoreMask, Tensor | None]:
+        """The gate as a mask on scores and a multiplier (..., T, D) of features, by `mask` mode."""
+        mode = self.config.mask
+        if mode == "feature":
+            return UNMASKED, harden(gate, self.config.hard)
+        if mode == "qk":
+            return ScoreMask(query_key=harden(gate, self.config.hard)), None
         if mode == "channel":
-            return ScoreMask(channel=self._additive(layout.mean(gate) if by_token else gate)), None
+            return ScoreMask(channel=self._additive(layout.mean(gate))), None
         if mode == "token":
-            tokens = gate if by_token else layout.broadcast(gate)
-            return ScoreMask(key=self._additive(tokens.mean(1))), None
+            return ScoreMask(key=self._additive(gate.mean(-1))), None
         return UNMASKED, None
 
     def _additive(self, gate: Tensor) -> Tensor:

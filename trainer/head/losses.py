@@ -2,37 +2,38 @@
 
 Decided: a sample's tokens are averaged first (or classified one by one, loss_level="token"), then samples count alike;
 a missing modality takes part in nothing. UFC and PFC average over modalities, UPR sums over them, as eq. 10 writes.
+All N iterations are one call, whose losses are summed.
 """
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from .config import PgMConfig
 from .layout import TokenLayout
 
 
-def per_modality(rows: Float[Tensor, " R"], layout: TokenLayout) -> tuple[Float[Tensor, " M"], Bool[Tensor, " M"]]:
-    """Average over the samples that have the modality, and which modalities any sample has."""
-    modalities = len(layout.segments)
-    present = layout.present.view(modalities, layout.batch)
-    total = (rows.view(modalities, layout.batch) * present.to(rows.dtype)).sum(1)
-    return total / present.sum(1).clamp(min=1).to(rows.dtype), present.any(1)
+class Weights:
+    """What each row of a batch counts in a loss: samples alike, a missing modality nothing.
 
+    sum: (R,) one in all for each modality. mean: (R,) one in all for the modalities that any sample has.
+    """
 
-def mean_over_modalities(rows: Float[Tensor, " R"], layout: TokenLayout) -> Float[Tensor, ""]:
-    """Average over present samples, then over present modalities."""
-    values, present = per_modality(rows, layout)
-    return values.sum() / present.sum().clamp(min=1).to(values.dtype)
+    def __init__(self, layout: TokenLayout, dtype: torch.dtype) -> None:
+        present = layout.present.view(-1, layout.batch)
+        having = present.sum(1, keepdim=True)
+        self.sum = (present.to(dtype) / having.clamp(min=1)).flatten()
+        self.mean = self.sum / (having > 0).sum().clamp(min=1)
 
 
 def reconstruction_loss(
-    rebuilt: Float[Tensor, "T D"], original: Float[Tensor, "T D"], layout: TokenLayout
+    rebuilt: Float[Tensor, "N T D"], original: Float[Tensor, "T D"], weights: Float[Tensor, " T"]
 ) -> Float[Tensor, ""]:
-    """Eq. 10: ||I - I_hat||^2 / D, averaged over a sample's tokens and over samples, summed over modalities."""
-    squared = (rebuilt.to(original.dtype) - original.detach()).square().mean(1, keepdim=True)
-    return per_modality(layout.mean(squared).squeeze(1), layout)[0].sum()
+    """Eq. 10: ||I - I_hat||^2 / D of each token, weighted, summed over iterations."""
+    target = original.detach().expand_as(rebuilt)
+    squared = F.mse_loss(rebuilt.to(original.dtype), target, reduction="none").mean(-1)
+    return (squared * weights).sum()
 
 
 class Classifiers(nn.Module):
@@ -44,24 +45,34 @@ class Classifiers(nn.Module):
         self.modality = nn.Linear(config.dim, len(config.modalities))
         self.partition = nn.Linear(config.dim, 2)
 
-    def _entropy(self, logits: Tensor, target: Int[Tensor, " R"], layout: TokenLayout) -> Float[Tensor, " R"]:
-        """Cross-entropy a row; over tokens first when the logits are a token's."""
-        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        if self.config.loss_level == "pooled":
-            return F.cross_entropy(logits, target, reduction="none")
-        tokens = layout.broadcast(target.unsqueeze(1)).squeeze(1)
-        return layout.mean(F.cross_entropy(logits, tokens, reduction="none").unsqueeze(1)).squeeze(1)
-
-    def uni(self, u: Float[Tensor, "_ D"], layout: TokenLayout) -> Float[Tensor, ""]:
+    def uni(
+        self, u: Float[Tensor, "N _ D"], modality: Int[Tensor, " _"], weights: Float[Tensor, " _"]
+    ) -> Float[Tensor, ""]:
         """UFC: name the modality from its uni-modal features (rows, or tokens by loss_level)."""
-        modality = torch.arange(len(layout.segments), device=u.device)
-        target = modality.unsqueeze(1).expand(-1, layout.batch).reshape(-1)
-        return mean_over_modalities(self._entropy(self.modality(u), target, layout), layout)
+        return entropy(self.modality(u), modality, weights)
 
-    def paired(self, u: Float[Tensor, "_ D"] | None, p: Float[Tensor, "_ D"], layout: TokenLayout) -> Float[Tensor, ""]:
+    def paired(
+        self, u: Float[Tensor, "N _ D"] | None, p: Float[Tensor, "N _ D"], weights: Float[Tensor, " _"]
+    ) -> Float[Tensor, ""]:
         """PFC: tell uni-modal (class 0) from paired-modal features (class 1); without u, p alone."""
-        zero = torch.zeros(layout.present.shape[0], dtype=torch.long, device=p.device)
-        loss = mean_over_modalities(self._entropy(self.partition(p), zero + 1, layout), layout)
+        zero = torch.zeros(p.shape[-2], dtype=torch.long, device=p.device)
         if u is None:
-            return loss
-        return (loss + mean_over_modalities(self._entropy(self.partition(u), zero, layout), layout)) / 2
+            return entropy(self.partition(p), zero + 1, weights)
+        target = torch.stack([zero, zero + 1])
+        return entropy(self.partition(torch.stack([u, p], 1)), target, weights / 2)
+
+
+def entropy(
+    logits: Float[Tensor, "N *rows classes"], target: Int[Tensor, "*rows"], weights: Float[Tensor, "*_"]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of each row, weighted, summed over rows and iterations."""
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    wanted = target.expand(logits.shape[:-1])
+    rows = F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), reduction="none").view_as(wanted)
+    return (rows * weights).sum()
+
+
+def modality_of_row(layout: TokenLayout) -> Shaped[Tensor, " R"]:
+    """The number of the modality each row is of."""
+    modality = torch.arange(len(layout.segments), device=layout.present.device)
+    return modality.unsqueeze(1).expand(-1, layout.batch).reshape(-1)

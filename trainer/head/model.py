@@ -1,12 +1,14 @@
 """PgM: N iterations of partitioner and learners over any number of modalities, with their losses (section 3).
 
 Decided: the learners' output feeds the next iteration, the losses, the decoder and the fusion; the losses of an
-iteration use its output. All modalities run together in one flat token matrix (layout.py). Without losses (in eval
-mode, unless asked for) decoder and classifiers do not run at all. Cost at width 768: 22.4M parameters, all shared.
+iteration use its output. All modalities run together in one flat token matrix (layout.py), u and p as one tensor
+(2, T, D) whose learners run side by side (stacked.py); decoder and classifiers take all iterations at once, after the
+last. Without losses (in eval mode, unless asked for) they do not run at all. Cost at width 768: 22.4M parameters, all
+shared.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple, cast
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +24,13 @@ from .config import PgMConfig
 from .decoder import build_decoder
 from .layout import TokenLayout, joined
 from .learner import Learner
-from .losses import Classifiers, reconstruction_loss
-from .partitioner import Gates, Partitioner, gates_of, partition
+from .losses import Classifiers, Weights, modality_of_row, reconstruction_loss
+from .partitioner import Gates, Partitioner, partition
+from .stacked import side_by_side
 
 SHARED = "shared"
 Given = Mapping[str, Tensor | None]  # the modalities of a call, with their masks
+Refine = Callable[[Tensor, Tensor, TokenLayout], Tensor]
 
 
 class PgMOutput(NamedTuple):
@@ -121,23 +125,26 @@ class PgM(
         compute = self.training if losses is None else losses
         if "partitioner" in self.config.without:
             return self._unpartitioned(layout, original, given, compute)
-        u = p = feed_u = feed_p = original
-        gates, sums = [], [original.new_zeros(()) for _ in range(3)]
-        rebuilt: Tensor | None = None
+        partitioner, learn = self._partitioner(), self._learners()
+        feed = features = original.expand(2, -1, -1)
+        gates, outputs = [], []
         for i in range(self.config.iterations):
-            gate = self._gates(feed_u, feed_p, original, layout)
+            gate = self._gates(partitioner, feed, original, layout)
             gates.append(gate)
-            feed_u, feed_p = self._partition(feed_u, feed_p, original, gate, layout)
+            both = torch.stack(gate)
+            both = both if self.config.gate_scope == "token" else layout.broadcast(both.flatten(1, 2))
+            feed = partition(feed, original, both)
             # With eq. 3 fed back, only the losses need the learners before the last iteration.
             if self.config.feedback == "learner" or compute or i == self.config.iterations - 1:
-                u = self._learn(self.uni_learners, feed_u, gate.uni, layout)
-                p = self._learn(self.paired_learners, feed_p, gate.paired, layout)
+                features = learn(feed, both, layout)
+                outputs.append(features)
             if self.config.feedback == "learner":
-                feed_u, feed_p = u, p
-            if compute:
-                rebuilt = self._decode(u, p, layout)
-                sums = [a + b for a, b in zip(sums, self._losses(u, p, rebuilt, original, layout), strict=True)]
-        return self._output(layout, given, u, p, gates, rebuilt, sums if compute else [])
+                feed = features
+        if not compute:
+            return self._output(layout, given, features, gates, None, [])
+        each = torch.stack(outputs)
+        rebuilt = self._decode(each, layout)
+        return self._output(layout, given, features, gates, rebuilt, self._losses(each, rebuilt, original, layout))
 
     def _embed(
         self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor], totals: Mapping[str, int]
@@ -152,8 +159,8 @@ class PgM(
             mask = torch.zeros(batch, 1, dtype=torch.bool, device=device) if missing else masks.get(name)
             inputs.append(torch.zeros(batch, 1, width, dtype=dtype, device=device) if x is None else x)
             present.append(mask)
-        counts = [totals.get(m) if m in tokens else 0 for m in self.config.modalities]
-        layout = TokenLayout.build([x.shape[1] for x in inputs], present, batch, device, counts)
+        known = [totals.get(m) if m in tokens else 0 for m in self.config.modalities]
+        layout = TokenLayout.build([x.shape[1] for x in inputs], present, batch, device, known)
         flat = []
         for name, x, segment in zip(self.config.modalities, inputs, layout.segments, strict=True):
             x = x.to(dtype)
@@ -171,17 +178,17 @@ class PgM(
         return torch.get_default_dtype()
 
     def _check(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> tuple[int, torch.device]:
-        widths = self.config.modalities
+        known = self.config.modalities
         for name in [*tokens, *masks]:
-            if name not in widths:
-                built = f"this PgM was built for {', '.join(widths)}"
-                raise UserError(f"Unknown modality {name!r}; {built}.{did_you_mean(name, widths)}")
+            if name not in known:
+                built = f"this PgM was built for {', '.join(known)}"
+                raise UserError(f"Unknown modality {name!r}; {built}.{did_you_mean(name, known)}")
         if not tokens:
-            raise UserError(f"No tokens were given; expected one tensor for {', '.join(widths)}.")
+            raise UserError(f"No tokens were given; expected one tensor for {', '.join(known)}.")
         first = next(iter(tokens.values()))
         for name, x in tokens.items():
-            if x.dim() != 3 or x.shape[2] != widths[name] or x.shape[0] != first.shape[0] or x.shape[1] == 0:
-                expected = f"({first.shape[0]}, S, {widths[name]}) with S at least 1"
+            if x.dim() != 3 or x.shape[2] != known[name] or x.shape[0] != first.shape[0] or x.shape[1] == 0:
+                expected = f"({first.shape[0]}, S, {known[name]}) with S at least 1"
                 raise UserError(f"Tokens of {name!r} have shape {tuple(x.shape)}; expected {expected}.")
             mask = masks.get(name)
             if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
@@ -189,71 +196,93 @@ class PgM(
                 raise UserError(f"The mask of {name!r} is {found}; expected torch.bool of shape {tuple(x.shape[:2])}.")
         return first.shape[0], first.device
 
-    def _gates(self, u: Tensor, p: Tensor, original: Tensor, layout: TokenLayout) -> Gates:
-        """Eq. 1 for all modalities: (R, D) gates, or (T, D) for gate_scope="token"."""
-        by_token = self.config.gate_scope == "token"
-        whole = [x if by_token else layout.mean(x) for x in (u, p, original)]
-        parts = [layout.by_modality(x) if by_token else layout.rows_by_modality(x) for x in whole]
-        if self.config.share_partitioner:
-            uni, paired = cast(Partitioner, self.partitioners[SHARED]).logits(*whole)
-        else:
-            named = zip(self.config.modalities, *parts, strict=True)
-            pairs = [cast(Partitioner, self.partitioners[m]).logits(u, p, i) for m, u, p, i in named]
-            uni, paired = joined([a for a, _ in pairs]), joined([b for _, b in pairs])
-        return gates_of(uni, paired, self.config.gate_temperature, self.config.gate_chunk)
+    def _partitioner(self) -> Callable[..., Gates]:
+        """(M, B, D) or, with gate_scope="token", (T, D) means of u, p and I -> gates of the same shape."""
+        parts = [cast(Partitioner, part) for part in self.partitioners.values()]
+        return parts[0] if self.config.gate_scope == "token" else side_by_side(parts)
 
-    def _partition(
-        self, u: Tensor, p: Tensor, original: Tensor, gates: Gates, layout: TokenLayout
-    ) -> tuple[Tensor, Tensor]:
+    def _gates(
+        self, partitioner: Callable[..., Gates], feed: Float[Tensor, "2 T D"], original: Tensor, layout: TokenLayout
+    ) -> Gates:
+        """Eq. 1 for all modalities: (M, B, D) gates, or (T, D) for gate_scope="token"."""
         if self.config.gate_scope == "sample":
-            gates = Gates(layout.broadcast(gates.uni), layout.broadcast(gates.paired))
-        return partition(u, p, original, gates)
+            u, p = torch.unflatten(layout.mean(feed), 1, (-1, layout.batch)).unbind()
+            # Only this reading looks at I itself.
+            return partitioner(u, p, layout.mean(original).view_as(u) if self.config.gate_logits == "shared" else u)
+        u, p = feed.unbind()
+        if self.config.share_partitioner:
+            return partitioner(u, p, original)
+        parts = zip(*(layout.by_modality(x) for x in (u, p, original)), strict=True)
+        named = zip(self.config.modalities, parts, strict=True)
+        each = [cast(Partitioner, self.partitioners[m])(*part) for m, part in named]
+        return Gates(*(joined(list(gates)) for gates in zip(*each, strict=True)))
 
-    def _learn(self, learners: nn.ModuleDict, x: Tensor, gate: Tensor, layout: TokenLayout) -> Float[Tensor, "T D"]:
-        """One branch through its learner; the identity where the learner is removed."""
-        if not learners:
-            return x
+    def _learners(self) -> Refine:
+        """u and p (2, T, D), their gates and the layout -> u and p refined (2, T, D)."""
         if self.config.share_learners:
-            y: Tensor = learners[SHARED](x, gate, layout)
-            return y
-        gates = layout.by_modality(gate) if self.config.gate_scope == "token" else layout.rows_by_modality(gate)
-        parts = zip(self.config.modalities, layout.by_modality(x), gates, strict=True)
-        return joined([learners[m](y, g, layout.of_modality(i)) for i, (m, y, g) in enumerate(parts)])
+            return self._both(SHARED)
+        each = [self._both(m) for m in self.config.modalities]
 
-    def _decode(self, u: Tensor, p: Tensor, layout: TokenLayout) -> Float[Tensor, "T D"] | None:
-        """Eq. 7 for all modalities; None without a decoder."""
+        def apart(x: Tensor, gates: Tensor, layout: TokenLayout) -> Tensor:
+            parts = zip(each, layout.by_modality(x), layout.by_modality(gates), strict=True)
+            return joined([learn(y, g, layout.of_modality(i)) for i, (learn, y, g) in enumerate(parts)], 1)
+
+        return apart
+
+    def _both(self, name: str) -> Refine:
+        """The two learners of one name side by side; the identity where one is removed."""
+        branches = (self.uni_learners, self.paired_learners)
+        there = [i for i, learners in enumerate(branches) if name in learners]
+        run = side_by_side([branches[i][name] for i in there]) if there else None
+
+        def learn(x: Tensor, gates: Tensor, layout: TokenLayout) -> Tensor:
+            if run is None:
+                return x
+            if len(there) == 2:
+                return self._recomputed(run, x, gates, layout)
+            one = self._recomputed(run, x[there[0]], gates[there[0]], layout)
+            return torch.stack([one, x[1]] if there == [0] else [x[0], one])
+
+        return learn
+
+    def _recomputed(self, part: Callable[..., Tensor], *args: Any) -> Tensor:
+        """part(*args), whose activations are made again in the backward pass where checkpointing is on."""
+        if self.config.checkpointing and self.training and torch.is_grad_enabled():
+            y: Tensor = checkpoint(part, *args, use_reentrant=False)
+            return y
+        return part(*args)
+
+    def _decode(self, features: Float[Tensor, "N 2 T D"], layout: TokenLayout) -> Float[Tensor, "N T D"] | None:
+        """Eq. 7 for all modalities and iterations; None without a decoder."""
         if not self.decoders:
             return None
-        kept = {"uni": u, "paired": p}
-        branches = [kept[b] for b in self.config.branches]
+        kept = [("uni", "paired").index(b) for b in self.config.branches]
+        branches = features if len(kept) == 2 else features[:, kept[0] : kept[0] + 1]
         if self.config.share_decoder:
-            return self._run_decoder(SHARED, branches, layout)
-        parts = zip(*(layout.by_modality(b) for b in branches), strict=True)
-        named = zip(self.config.modalities, parts, strict=True)
-        return joined([self._run_decoder(m, list(x), layout.of_modality(i)) for i, (m, x) in enumerate(named)])
-
-    def _run_decoder(self, name: str, branches: list[Tensor], layout: TokenLayout) -> Float[Tensor, "T D"]:
-        decoder = self.decoders[name]
-        if self.config.checkpointing and self.training and torch.is_grad_enabled():
-            y: Tensor = checkpoint(decoder, branches, layout, use_reentrant=False)
-            return y
-        rebuilt: Tensor = decoder(branches, layout)
-        return rebuilt
+            return self._recomputed(self.decoders[SHARED], branches, layout)
+        parts = zip(self.config.modalities, layout.by_modality(branches), strict=True)
+        each = [self._recomputed(self.decoders[m], x, layout.of_modality(i)) for i, (m, x) in enumerate(parts)]
+        return joined(each, 1)
 
     def _losses(
-        self, u: Tensor, p: Tensor, rebuilt: Tensor | None, original: Tensor, layout: TokenLayout
-    ) -> list[Tensor]:
-        """UFC, PFC and UPR of one iteration (eqs. 8-10); zero for what is removed."""
+        self, features: Float[Tensor, "N 2 T D"], rebuilt: Tensor | None, original: Tensor, layout: TokenLayout
+    ) -> list[Float[Tensor, ""]]:
+        """UFC, PFC and UPR (eqs. 8-10), summed over the iterations; zero for what is removed."""
         assert self.classifiers is not None
-        zero = original.new_zeros(())
-        dropped = self.config.ablation == "drop"
-        mu, mp = (layout.mean(x) if self.config.loss_level == "pooled" else x for x in (u, p))
-        ufc = zero if "uni_learner" in self.config.without else self.classifiers.uni(mu, layout)
-        other = None if self.config.pfc == "paired" or (dropped and "uni" not in self.config.branches) else mu
-        pfc = zero if "paired_learner" in self.config.without else self.classifiers.paired(other, mp, layout)
-        return [ufc, pfc, zero if rebuilt is None else reconstruction_loss(rebuilt, original, layout)]
+        zero, without = original.new_zeros(()), self.config.without
+        weights, modality = Weights(layout, original.dtype), modality_of_row(layout)
+        if self.config.loss_level == "pooled":
+            (u, p), mean = layout.mean(features).unbind(1), weights.mean
+        else:
+            (u, p), mean = features.unbind(1), layout.shares(weights.mean)
+            modality = layout.broadcast(modality.unsqueeze(1)).squeeze(1)
+        ufc = zero if "uni_learner" in without else self.classifiers.uni(u, modality, mean)
+        alone = self.config.pfc == "paired" or (self.config.ablation == "drop" and "uni" not in self.config.branches)
+        pfc = zero if "paired_learner" in without else self.classifiers.paired(None if alone else u, p, mean)
+        upr = zero if rebuilt is None else reconstruction_loss(rebuilt, original, layout.shares(weights.sum))
+        return [ufc, pfc, upr]
 
-    def _named(self, flat: Tensor, layout: TokenLayout, given: Given) -> dict[str, Tensor]:
+    def _named(self, flat: Float[Tensor, "*G T D"], layout: TokenLayout, given: Given) -> dict[str, Tensor]:
         named = zip(self.config.modalities, layout.padded(flat), strict=True)
         return {m: x for m, x in named if m in given}
 
@@ -261,30 +290,30 @@ class PgM(
         if self.config.gate_scope == "token":
             parts = [layout.padded(gates.uni), layout.padded(gates.paired)]
         else:
-            parts = [[g.unsqueeze(1) for g in layout.rows_by_modality(x)] for x in gates]
+            parts = [list(gate.unsqueeze(2).unbind()) for gate in gates]
         return {m: Gates(a, b) for m, a, b in zip(self.config.modalities, *parts, strict=True) if m in given}
 
     def _output(
         self,
         layout: TokenLayout,
         given: Given,
-        u: Tensor,
-        p: Tensor,
+        features: Float[Tensor, "2 T D"],
         gates: list[Gates],
-        rebuilt: Tensor | None,
-        totals: list[Tensor],
+        rebuilt: Float[Tensor, "N T D"] | None,
+        losses: list[Tensor],
     ) -> PgMOutput:
+        named = {m: x.unbind() for m, x in self._named(features, layout, given).items()}
         branches = self.config.branches
         return PgMOutput(
-            uni=self._named(u, layout, given) if "uni" in branches else {},
-            paired=self._named(p, layout, given) if "paired" in branches else {},
+            uni={m: u for m, (u, _) in named.items()} if "uni" in branches else {},
+            paired={m: p for m, (_, p) in named.items()} if "paired" in branches else {},
             gates=tuple(self._named_gates(g, layout, given) for g in gates),
-            reconstructions={} if rebuilt is None else self._named(rebuilt, layout, given),
-            losses=dict(zip(("ufc", "pfc", "upr"), totals, strict=True)) if totals else {},
+            reconstructions={} if rebuilt is None else self._named(rebuilt[-1], layout, given),
+            losses=dict(zip(("ufc", "pfc", "upr"), losses, strict=True)) if losses else {},
             masks={m: mask for m, mask in given.items() if mask is not None},
         )
 
     def _unpartitioned(self, layout: TokenLayout, original: Tensor, given: Given, compute: bool) -> PgMOutput:
         """Table 3 without partitioner: u = p = I, and nothing to pre-train."""
         zeros = [original.new_zeros(()) for _ in range(3)] if compute else []
-        return self._output(layout, given, original, original, [], None, zeros)
+        return self._output(layout, given, original.expand(2, -1, -1), [], None, zeros)

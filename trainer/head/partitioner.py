@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .config import Hard, PgMConfig
+from .stacked import Linear
 
 
 def cumsoftmax(logits: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
@@ -25,7 +26,7 @@ def cumsoftmax(logits: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
 class Gates(NamedTuple):
     """Soft gates of one iteration (eq. 1). uni: non-increasing, ends at 0; paired: non-decreasing, ends at 1.
 
-    Shapes (B, 1, D), or (B, S, D) for gate_scope="token"; inside the model (R, D) or (T, D).
+    Shapes (B, 1, D), or (B, S, D) for gate_scope="token"; inside the model (M, B, D) or (T, D).
     """
 
     uni: Tensor
@@ -45,14 +46,16 @@ def gates_of(
     uni: Float[Tensor, "*rows bins"], paired: Float[Tensor, "*rows bins"], temperature: float = 1.0, chunk: int = 1
 ) -> Gates:
     """Eq. 1 from the two gates' logits; each bin covers `chunk` neighbouring features."""
-    both = cumsoftmax(torch.stack([uni, paired]) / temperature)
+    logits = torch.stack([uni, paired])
+    both = cumsoftmax(logits if temperature == 1 else logits / temperature)
     if chunk > 1:
         both = both.repeat_interleave(chunk, -1)
-    return Gates(1 - both[0], both[1])
+    reversed_uni, later = both.unbind()
+    return Gates(1 - reversed_uni, later)
 
 
 class Partitioner(nn.Module):
-    """Gate logits of one modality (eq. 1) from u and p, or I, averaged or token by token: (R, D) -> (R, bins)."""
+    """Gate logits of one modality (eq. 1) from u and p, or I, averaged or token by token: (..., D) -> (..., bins)."""
 
     def __init__(self, config: PgMConfig) -> None:
         super().__init__()
@@ -60,14 +63,14 @@ class Partitioner(nn.Module):
         bins = config.dim // config.gate_chunk
         self.uni_gate = self.paired_gate = self.both_gates = None
         if config.gate_logits == "own":
-            self.uni_gate = nn.Linear(config.dim, bins)
-            self.paired_gate = nn.Linear(config.dim, bins)
+            self.uni_gate = Linear(config.dim, bins)
+            self.paired_gate = Linear(config.dim, bins)
         elif config.gate_logits == "shared":
-            self.both_gates = nn.Linear(config.dim, 2 * bins)
+            self.both_gates = Linear(config.dim, 2 * bins)
 
     def logits(
-        self, u: Float[Tensor, "R D"], p: Float[Tensor, "R D"], original: Float[Tensor, "R D"]
-    ) -> tuple[Float[Tensor, "R bins"], Float[Tensor, "R bins"]]:
+        self, u: Float[Tensor, "*R D"], p: Float[Tensor, "*R D"], original: Float[Tensor, "*R D"]
+    ) -> tuple[Float[Tensor, "*R bins"], Float[Tensor, "*R bins"]]:
         """By `gate_logits`: W_u u and W_p p, one map of I in two halves, or u and p themselves."""
         if self.uni_gate is not None and self.paired_gate is not None:
             return self.uni_gate(u), self.paired_gate(p)
@@ -79,18 +82,21 @@ class Partitioner(nn.Module):
             u, p = (torch.unflatten(x, -1, (-1, chunk)).mean(-1) for x in (u, p))
         return u, p
 
-    def forward(self, u: Float[Tensor, "R D"], p: Float[Tensor, "R D"], original: Float[Tensor, "R D"]) -> Gates:
+    def forward(self, u: Float[Tensor, "*R D"], p: Float[Tensor, "*R D"], original: Float[Tensor, "*R D"]) -> Gates:
         """Eq. 1 for one modality."""
         return gates_of(*self.logits(u, p, original), self.config.gate_temperature, self.config.gate_chunk)
 
 
 def partition(
-    u: Float[Tensor, "*rows D"], p: Float[Tensor, "*rows D"], original: Float[Tensor, "*rows D"], gates: Gates
-) -> tuple[Float[Tensor, "*rows D"], Float[Tensor, "*rows D"]]:
-    """Eqs. 2-3: u' = upper * u + I_s and p' = downer * p + I_s, I_s = g_s * I from the original representation."""
-    shared = gates.shared
-    kept = shared * original
-    return torch.addcmul(kept, gates.uni - shared, u), torch.addcmul(kept, gates.paired - shared, p)
+    features: Float[Tensor, "2 *rows D"], original: Float[Tensor, "*rows D"], gates: Float[Tensor, "2 *rows D"]
+) -> Float[Tensor, "2 *rows D"]:
+    """Eqs. 2-3: u' = upper * u + I_s and p' = downer * p + I_s, I_s = g_s * I from the original representation.
+
+    features: u and p; gates: the uni-modal and the paired-modal.
+    """
+    uni, paired = gates.unbind()
+    shared = uni * paired
+    return torch.addcmul(shared * original, gates - shared, features)
 
 
 def harden(gate: Float[Tensor, "*rows D"], how: Hard) -> Float[Tensor, "*rows D"]:

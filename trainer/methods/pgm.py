@@ -25,7 +25,7 @@ from .base import Method, MethodConfig, MethodOutput, Settings, Shape, Stage
 class PgMMethodConfig(MethodConfig):
     """The two configurations; `head.modalities` and `fusion`'s sizes are those of the dataset."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 1: dropout drawn for u and p apart, losses an iteration at a time
     names: ClassVar[tuple[str, ...]] = ("pgm",)
     head: PgMConfig
     fusion: FusionConfig

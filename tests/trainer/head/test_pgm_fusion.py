@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from pgm.cache.errors import UserError
 from pgm.trainer.head import FusionConfig, FusionHead, PgM, PgMConfig
-from pgm.trainer.head.fusion import resample
+from pgm.trainer.head.fusion import resample, resampling
 from torch import Tensor
 
 NAMES = ("text", "vision")
@@ -92,7 +92,7 @@ def test_every_axis_and_fusion_equals_the_equations(axis: str, fusion: str) -> N
 def test_resampling_is_adaptive_average_pooling_of_real_tokens(length: int) -> None:
     x = torch.randn(3, 5, 2)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0], [0, 0, 0, 0, 0]]).bool()
-    found = resample(x, mask, length)
+    found = resample(x, resampling(mask, length), length)
     for b in range(2):
         torch.testing.assert_close(found[b], plain_resample(x[b, mask[b]], length))
     assert (found[2] == 0).all()

@@ -56,7 +56,7 @@ def test_cumsoftmax_equals_its_footnote() -> None:
 def test_partition_takes_the_shared_part_from_the_original_representation() -> None:
     gates = random_gates(1, 1.0)
     zero, original = torch.zeros(4, 24), torch.randn(4, 24)
-    u, p = partition(zero, zero, original, gates)
+    u, p = partition(torch.stack([zero, zero]), original, torch.stack(gates))
     torch.testing.assert_close(u, gates.shared * original)
     torch.testing.assert_close(p, gates.shared * original)
 
@@ -95,7 +95,7 @@ def test_temperature_hardens_the_gates() -> None:
 def learner_and_gate(mask: str, cut: int = 9) -> tuple[Learner, Tensor, TokenLayout]:
     torch.manual_seed(0)
     learner = Learner(PgMConfig({"a": 16}, dim=16, heads=4, feedforward=24, dropout=0.0, mask=mask))  # type: ignore[arg-type]
-    gate = torch.where(torch.arange(16) < cut, 0.8, 0.1).expand(3, 16)
+    gate = torch.where(torch.arange(16) < cut, 0.8, 0.1).expand(15, 16)
     layout = TokenLayout.build([5], [None], 3, torch.device("cpu"))
     return learner, gate, layout
 
@@ -144,7 +144,7 @@ def test_a_head_whose_features_are_all_hidden_falls_back_to_unmasked_attention()
     unmasked = Learner(learner.config)
     unmasked.load_state_dict(learner.state_dict())
     x = torch.randn(15, 16)
-    torch.testing.assert_close(learner(x, gate, layout), unmasked(x, torch.ones(3, 16), layout))
+    torch.testing.assert_close(learner(x, gate, layout), unmasked(x, torch.ones(15, 16), layout))
 
 
 def test_token_masks_do_nothing_when_the_gate_is_one_a_sample() -> None:

@@ -93,7 +93,9 @@ def trained(
 
 def measured(run: Run) -> dict[str, Any]:
     """What a golden entry holds: versions, the loss of every epoch, and the deviation of the test answers."""
-    versions = {**run.config["recipe"], "method": run.config["method"]["version"]}
+    method = run.config["method"]
+    placed = {"pgm": method["pgm_version"]} if method.get("pgm_version") else {}
+    versions = {**run.config["recipe"], "method": method["version"], **placed}
     losses = [entry["losses"]["loss"] for entry in run.metrics]
     table = pq.read_table(run.predictions_path("test"))
     answers = [name for name in ("probabilities", "prediction", "embedding_text") if name in table.column_names][:1]
