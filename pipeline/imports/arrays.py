@@ -66,13 +66,14 @@ def import_arrays(
     notes: Sequence[str] = (),
     store: Stored | None = None,
     metric: str | None = None,
+    folds: Sequence[int] | None = None,
 ) -> CachedDataset:
     """Write a dataset and one store a modality under `features`, a folder or URL; returns the dataset.
 
     labels: (N,) scores for sentiment; class names, or integers, which `classes` names (default: their own digits).
     splits: (N,) train, val (or valid, dev) and test. groups: (N,) video or dialogue, kept whole when a
-    validation split is carved. metric: what rows are compared on, by default the task's. store: how tokens are
-    kept; by default float16 as float16, all else as float32.
+    validation split is carved. folds: (N,) of the dataset's own. metric: what rows are compared on, by default the
+    task's. store: how tokens are kept; by default float16 as float16, all else as float32.
     The same arrays again write nothing; more samples of them write those.
     Raises UserError for shapes and values that do not fit.
     """
@@ -88,6 +89,8 @@ def import_arrays(
     ]
     column, names = label_column(labels, task, classes)
     columns = sample_columns(ids, splits, column, groups)
+    if folds is not None:
+        columns["fold"] = np.asarray(folds, np.int32)
     for modality in stores:
         check_fits(modality, ids)
     split = columns["split"]

@@ -42,7 +42,8 @@ def import_command(
         ),
     ],
     layout: Annotated[
-        str | None, typer.Option(help="mmsa, mult, mmgcn, csd, wikipedia, mosi, crossmodal, per_sample; else found.")
+        str | None,
+        typer.Option(help="mmsa, mult, mmgcn, csd, wikipedia, mosi, crossmodal, per_sample, ...; else found."),
     ] = None,
     modality: Annotated[
         list[str] | None, typer.Option(help="A modality; give --tokens right after it. Repeatable.")
@@ -128,7 +129,7 @@ def import_command(
             found = layout_for(sources, layout)
             unused: dict[str, Any] = {"--ids": ids, "--group": group, "--lengths": lengths}
             unused |= {"--strip-padding": strip_padding, "--clean": clean}
-            if found.name != "per_sample":
+            if found.name not in ("per_sample", "hydraulic"):
                 unused["--labels"] = labels
             if found.name != "csd":
                 unused["--split"] = split

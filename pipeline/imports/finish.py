@@ -63,4 +63,5 @@ def write_imported(features: str, name: str, imported: Imported, store: Stored |
         notes=(*imported.notes, *imported.warnings),
         store=store,
         metric=imported.metric,
+        folds=imported.folds,
     )

@@ -34,7 +34,7 @@ class Imported:
     """N samples of one dataset: one row a sample in every field.
 
     labels: (N,) names, class numbers or scores. splits: None where the file has none, and they are to be drawn.
-    metric: what rows are compared on, None for the task's own.
+    folds: the dataset's own, counted from 0. metric: what rows are compared on, None for the task's own.
     notes end up in the dataset's card; warnings do too, and are said loudly.
     """
 
@@ -48,6 +48,7 @@ class Imported:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     metric: str | None = None
+    folds: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...cache.errors import NotFound, UserError
 from ...cache.nearest import did_you_mean
-from . import crossmodal, csd, mmgcn, mmsa, mosi, mult, per_sample, wikipedia
+from . import crossmodal, csd, mmgcn, mmsa, mosi, mult, per_sample, sensors, wikipedia
 from .containers import Opened, described
 from .imported import Imported, Options
 
@@ -31,6 +31,15 @@ LAYOUTS: dict[str, Layout] = {
         Layout("csd", "CMU-MultimodalSDK sequences, labels and features together", csd.recognises, csd.read),
         Layout("wikipedia", "raw_features.mat with its list files", wikipedia.recognises, wikipedia.read),
         Layout("mosi", "mosi_utterance.npz", mosi.recognises, mosi.read),
+        Layout("physionet2012", "physionet2012.npz", sensors.recognises_physionet, sensors.read_physionet),
+        Layout("borealtc", "borealtc.npz", sensors.recognises_borealtc, sensors.read_borealtc),
+        Layout("hydraulic", "hydraulic.npz", sensors.recognises_hydraulic, sensors.read_hydraulic),
+        Layout(
+            "extrasensory",
+            "extrasensory_*.npz beside cv_5_folds/",
+            sensors.recognises_extrasensory,
+            sensors.read_extrasensory,
+        ),
         Layout("crossmodal", "MRL's .h5 or DSCMR's .mat files", crossmodal.recognises, crossmodal.read),
         Layout(
             "per_sample", "folders of one .npy a sample, with --labels FILE", per_sample.recognises, per_sample.read
