@@ -9,7 +9,6 @@ precision they are stored in: the model widens them in its first operation. Whic
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from ...cache import Features
 from ...cache.errors import UserError
 from ..batch import Batch, Inputs
 from .groups import Groups, grouped
+from .memory import available_memory
 from .order import Rows, evaluation_order, training_order
 from .pooling import pooled, pooled_lengths
 from .sequence import Neighbours, check_vectors
@@ -263,10 +263,14 @@ def open_feed(
     tokens: int,
     device: torch.device,
     groups: Groups | None = None,
+    sharing: int = 1,
 ) -> Feed:
-    """The feed of one split. `auto` is resident where its tokens take at most 35 % of the free memory."""
+    """The feed of one split. `auto` is resident where its tokens take at most 35 % of the free memory.
+
+    sharing: runs that train at once on this device, of which each has an equal part of what is free.
+    """
     needed = resident_bytes(features, rows, tokens)
-    free = free_memory(device)
+    free = free_memory(device) // sharing
     fits = needed <= RESIDENT_SHARE * free
     if kind not in KINDS:
         raise UserError(f"--feed is auto, resident or mapped, not {kind!r}.")
@@ -277,7 +281,9 @@ def open_feed(
         )
     chosen = Resident if kind == "resident" or (kind == "auto" and fits) else Mapped
     feed = chosen(features, rows, targets, tokens, device, groups)
-    feed.reason = f"{needed / 2**20:,.1f} MiB of tokens, {free / 2**30:.1f} GiB free" if kind == "auto" else "as asked"
+    among = f" for each of {sharing} runs" if sharing > 1 else ""
+    said = f"{needed / 2**20:,.1f} MiB of tokens, {free / 2**30:.1f} GiB free{among}"
+    feed.reason = said if kind == "auto" else "as asked"
     return feed
 
 
@@ -293,7 +299,7 @@ def resident_bytes(features: Mapping[str, Features], rows: Rows, tokens: int) ->
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be taken on the device, or in the machine for the CPU."""
+    """Bytes that can be taken on the device, or by this process for the CPU."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return available_memory()[0]

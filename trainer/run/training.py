@@ -49,13 +49,14 @@ CHECKPOINT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run is carried out; nothing here changes its numbers."""
+    """How a run is carried out; nothing here changes its numbers. sharing: runs that train at once on its device."""
 
     feed: str = "auto"
     force: bool = False
     listener: Listener = silent
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     watch_gradients: bool = True
+    sharing: int = 1
 
 
 def train(
@@ -153,7 +154,9 @@ def fill(run: Run, resolved: Resolved, how: Execution) -> None:
     machine = Machine(resolved.device, resolved.protocol.precision, resolved.request.compile)
     # A large split takes seconds to copy; the input statistics take one more, and can have it meanwhile.
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(lambda: {split: feed_of(resolved, split, how.feed) for split in ("train", "val")})
+        reading = pool.submit(
+            lambda: {split: feed_of(resolved, split, how.feed, how.sharing) for split in ("train", "val")}
+        )
         model = build_model(resolved).to(resolved.device)
         feeds = reading.result()
     shared = None if how.force or resolved.callbacks else SharedStages(resolved)
@@ -177,7 +180,7 @@ def finish(run: Run, resolved: Resolved, how: Execution, training: Training, sec
     """Write the selected weights, the predictions, and the result; the test split is opened here."""
     data, model, progress = resolved.data, training.model, training.progress
     save_weights(run.path / WEIGHTS, model)
-    test = feed_of(resolved, "test", how.feed)
+    test = feed_of(resolved, "test", how.feed, how.sharing)
     scores: dict[str, Evaluated] = {}
     for split, feed in (("val", training.feeds["val"]), ("test", test)):
         if len(feed):
@@ -210,12 +213,12 @@ def finish(run: Run, resolved: Resolved, how: Execution, training: Training, sec
     training.checkpoints.remove()
 
 
-def feed_of(resolved: Resolved, split: str, kind: str) -> Feed:
+def feed_of(resolved: Resolved, split: str, kind: str, sharing: int = 1) -> Feed:
     """The feed of one split."""
     data = resolved.data
     rows = data.splits[split]
     tokens, groups = resolved.protocol.tokens, resolved.groups(split)
-    return open_feed(kind, resolved.features, rows, data.targets[rows], tokens, resolved.device, groups)
+    return open_feed(kind, resolved.features, rows, data.targets[rows], tokens, resolved.device, groups, sharing)
 
 
 def trainer_of(

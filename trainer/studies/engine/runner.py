@@ -9,6 +9,7 @@ continues.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import time
@@ -88,9 +89,16 @@ def run_cells(
 
 
 def train_cell(
-    request: Request, measurement: Measurement | None = None, threads: int | None = None, listener: Listener = silent
+    request: Request,
+    measurement: Measurement | None = None,
+    threads: int | None = None,
+    listener: Listener = silent,
+    sharing: int = 1,
 ) -> tuple[float, str | None]:
-    """Train one cell in this process and make its measurement; seconds, and why it failed, if it did."""
+    """Train one cell in this process and make its measurement; seconds, and why it failed, if it did.
+
+    sharing: cells that train at once on its device.
+    """
     begun = time.perf_counter()
     if threads is not None:
         # In a worker process.
@@ -100,7 +108,7 @@ def train_cell(
         keep_freed_memory()
     try:
         resolved = resolve(request)
-        run = carry_out(resolved, Execution(listener=listener))
+        run = carry_out(resolved, Execution(listener=listener, sharing=sharing))
         if measurement is not None and not measurement.there(run):
             measurement.make(resolved)
             if run.home is not None:
@@ -122,13 +130,15 @@ class Delivery:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def train_away(request: Request, measurement: Measurement | None, threads: int, sign: str | None) -> Delivery:
+def train_away(
+    request: Request, measurement: Measurement | None, threads: int, sign: str | None, sharing: int
+) -> Delivery:
     """Train one cell in a worker. sign: a file of the client's runs folder; a worker that does not see it has another
     disk."""
     elsewhere = sign is not None and not Path(sign).exists()
     if elsewhere:
         request = replace(request, runs=folder_of(f"of-a-client/{sign}"))
-    seconds, error = train_cell(request, measurement, threads)
+    seconds, error = train_cell(request, measurement, threads, sharing=sharing)
     if error is not None or not elsewhere:
         return Delivery(seconds, error)
     files = {path.name: path.read_bytes() for path in kept_files(resolve(request).run.path)}
@@ -168,6 +178,9 @@ def on_workers(cells: Sequence[Cell], pool: WorkerPool, count: int, tell: Callab
     from ....workers import Workers
 
     threads = max(1, len(os.sched_getaffinity(0)) // count)
+    # Of a running scheduler nobody knows here which workers share a machine.
+    known = not pool.scheduler and not pool.scheduler_file
+    sharing = math.ceil(count / max(1, torch.cuda.device_count())) if known else 1
     leaders, followers = chains(cells)
     with (
         Workers(count, pool.scheduler, pool.scheduler_file, [__name__]) as workers,
@@ -182,7 +195,7 @@ def on_workers(cells: Sequence[Cell], pool: WorkerPool, count: int, tell: Callab
             # was submitted earlier: they are the long ones, and left for the end they keep one worker busy alone.
             first = cell.shared is not None
             future = client.submit(
-                train_away, request, cell.measurement, threads, sign, pure=False, priority=int(first)
+                train_away, request, cell.measurement, threads, sign, sharing, pure=False, priority=int(first)
             )
             cell_of[future.key] = cell
             return future
