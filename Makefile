@@ -8,7 +8,7 @@ WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-lowest lint wheel release extract train bench-cache bench-kills bench-object-store bench-extract bench-head bench-train bench-tables clean
+.PHONY: help setup demo test test-lowest lint docs docs-serve wheel release extract train bench-cache bench-kills bench-object-store bench-extract bench-head bench-train bench-tables clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-12s %s\n", $$1, $$2}'
@@ -21,7 +21,7 @@ help: ## list the targets
 	@touch $@
 
 # What the tests do not need is not installed for them.
-.venv/release: .venv/installed
+.venv/docs .venv/release: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(@F)]'
 	@touch $@
 
@@ -52,6 +52,12 @@ lint: setup ## ruff and mypy
 	@# The root is the package `pgm`; mypy finds it through a folder that holds a link of that name.
 	@mkdir -p .typing && ln -sfn .. .typing/pgm
 	MYPYPATH=.typing $(BIN)/mypy -p pgm.cache -p pgm.doctor -p pgm.loaders -p pgm.pipeline -p pgm.trainer -m pgm -m pgm.cli -m pgm.console -m pgm.demo -m pgm.plugins -m pgm.workers
+
+docs: .venv/docs ## build the site into build/site; a warning or a dead link fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+docs-serve: .venv/docs ## the site at http://127.0.0.1:8000, built anew as it is written
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 wheel: .venv/release ## build the archives, check them, and use the wheel in an environment of its own
 	rm -rf dist build/wheel
