@@ -43,6 +43,7 @@ class Handler(BaseHTTPRequestHandler):
     """S3's reading half over the working folder: HEAD, GET with a range, and a list without a delimiter."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or what follows its header waits 40 ms for the client to acknowledge that
 
     def do_GET(self) -> None:
         place = urllib.parse.urlsplit(self.path)

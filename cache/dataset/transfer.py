@@ -13,7 +13,7 @@ from typing import Any
 from ..segment import MARKER, SEGMENTS, SegmentName
 from ..segment.write import put_objects
 from ..storage import Storage
-from ..storage.base import fetch_checked, joined, put_named, total_bytes
+from ..storage.base import fetch_checked, in_memory, joined, put_named, total_bytes
 from ..store import Log, Store, Version
 from ..store.version import draft_of, index_key
 from .dataset import CachedDataset, DatasetVersion, publish, version_from
@@ -117,15 +117,15 @@ def find_same(store: Store, version: Version) -> Version | None:
 def copy_segment(source: Storage, target: Storage, name: str) -> int:
     """Copy one segment; returns its bytes."""
     parsed, key = SegmentName.parse(name), joined(SEGMENTS, name)
-    objects = fetch_checked(source, key, parsed.content if parsed else "")
-    # A group's marker goes last.
-    put_objects(target, key, dict(sorted(objects.items(), key=lambda item: item[0] == MARKER)))
+    objects = fetch_checked(source, key, parsed.content if parsed else "", in_memory)
+    # They come by name, and a group's marker is the last of all names.
+    put_objects(target, key, objects)
     return total_bytes(objects)
 
 
 def copy_named(source: Storage, target: Storage, key: str, digest: str) -> None:
     """Copy an object whose key carries the digest of its bytes."""
-    put_named(target, key, fetch_checked(source, key, digest)[""], digest)
+    put_named(target, key, fetch_checked(source, key, digest, in_memory)[""], digest)
 
 
 def published(source: CachedDataset, target: Storage, stores: dict[str, int]) -> DatasetVersion:

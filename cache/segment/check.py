@@ -1,16 +1,11 @@
 """Whether a segment is what was written: its name ends in the digest of all its bytes."""
 
 from ..storage import Storage
-from ..storage.base import digest_of, joined
+from ..storage.base import is_whole, joined
 from .contents import SEGMENTS, SegmentName
 
 
 def is_intact(store: Storage, name: str) -> bool:
     """Read all of a segment and hold it against its name; False where anything is changed, missing or added."""
-    parsed, key = SegmentName.parse(name), joined(SEGMENTS, name)
-    if parsed is None:
-        return False
-    try:
-        return digest_of(store.fetch(key)) == parsed.content
-    except FileNotFoundError:
-        return False
+    parsed = SegmentName.parse(name)
+    return parsed is not None and is_whole(store, joined(SEGMENTS, name), parsed.content)

@@ -5,7 +5,9 @@ A segment is mapped when first touched; before there are more than MAPPED the le
 the kernel allows a process some 65,000 mappings. A mapping that is still viewed stays until its last view is gone.
 """
 
+import os
 import threading
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -195,9 +197,14 @@ class SegmentReader:
         self._expected = tokens
         self._used = np.zeros(len(names), np.int64)  # when, by a clock of calls
         self._clock = 0
-        self._lock = threading.Lock()
-        self._fetching = Fetching(store, names)
         self._mapped: Mapped | None = None
+        self._start()
+        _readers.add(self)
+
+    def _start(self) -> None:
+        """A lock nobody holds and nothing on its way: in a forked process, whose parent's threads are not there."""
+        self._lock = threading.Lock()
+        self._fetching = Fetching(self.store, self.names)
 
     def rows(self, segment: int, start: int, stop: int) -> Array:
         """Rows start:stop of a segment as (stop - start, D); a view where they are mapped as they are read."""
@@ -248,6 +255,21 @@ class SegmentReader:
         opened = self._mapped.opened if self._mapped else {}
         self._fetching.start([segment for segment in segments if segment not in opened])
 
+    def ahead(self, segments: Int64s, starts: Int64s, lengths: Int64s) -> bool:
+        """Have the disk read these runs, given in its order and soon asked for in another.
+
+        False where some must be decoded: then nothing is asked of the disk.
+        """
+        mapped = self._open(segments)
+        first = mapped.first[segments]
+        if (first < 0).any():
+            return False
+        begins, ends = first + starts, first + starts + lengths
+        cuts = np.flatnonzero(begins[1:] != ends[:-1]) + 1
+        for begin, end in zip(begins[[0, *cuts]].tolist(), ends[[*(cuts - 1), -1]].tolist(), strict=True):
+            mapped.tokens.ahead(begin, end)
+        return True
+
     def _open(self, segments: Int64s) -> Mapped:
         """The state in which all of these are open; whoever holds it may read them."""
         self._clock += 1
@@ -289,6 +311,18 @@ class SegmentReader:
             f"{self.store.url}/{SEGMENTS}/{self.names[segment]} has {mapped.count[segment]} token rows where the "
             f"version lists {stop}; see `pgm cache verify`"
         )
+
+
+_readers: "weakref.WeakSet[SegmentReader]" = weakref.WeakSet()
+
+
+def _start_again() -> None:
+    for reader in _readers:
+        reader._start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_again)
 
 
 class Fetching:

@@ -7,11 +7,12 @@ it: that is all a commit needs, on a disk as on an object store.
 import errno
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ import xxhash
 from ..errors import CorruptStore, UserError
 
 Parts = Sequence[bytes | memoryview]
+Pieces = Iterable[bytes | memoryview]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,13 @@ class Entry:
     key: str
     bytes: int
     modified: float
+
+
+class Stream(NamedTuple):
+    """An object on its way: its bytes, and the pieces they come in, which can be taken once."""
+
+    size: int
+    pieces: Pieces
 
 
 class Storage(ABC):
@@ -65,14 +75,24 @@ class Storage(ABC):
         CorruptStore for other bytes.
         """
 
-    def fetch(self, key: str) -> dict[str, Parts]:
-        """An object's bytes under "", or those of every object of a group by name. Raises FileNotFoundError."""
-        if self.exists(key):
-            return {"": [self.read(key)]}
-        objects: dict[str, Parts] = {e.key.removeprefix(f"{key}/"): [self.read(e.key)] for e in self.entries(key)}
-        if not objects:
+    def fetch(self, key: str) -> dict[str, Stream]:
+        """An object under "", or every object of a group by name: sorted, and to be read in that order.
+
+        Raises FileNotFoundError, here or while it is read.
+        """
+        return {name: Stream(size, self._whole(joined(key, name))) for name, size in self.sizes(key).items()}
+
+    def sizes(self, key: str) -> dict[str, int]:
+        """The bytes of an object under "", or of every object of a group by name, sorted. Raises FileNotFoundError."""
+        if (size := self.size(key)) is not None:
+            return {"": size}
+        below = {entry.key.removeprefix(key).lstrip("/"): entry.bytes for entry in self.entries(key)}
+        if not below:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{key}")
-        return objects
+        return dict(sorted(below.items()))
+
+    def _whole(self, key: str) -> Iterator[bytes]:
+        yield self.read(key)
 
     @abstractmethod
     def put(self, key: str, parts: Parts) -> bool:
@@ -181,18 +201,48 @@ def digest_of(objects: Mapping[str, Parts]) -> str:
     return hasher.hexdigest()
 
 
-def fetch_checked(storage: Storage, key: str, digest: str) -> dict[str, Parts]:
-    """What `Storage.fetch` gives, held against its digest; asked for once more, as what was wrong may be the line.
+def in_memory(objects: Mapping[str, Stream]) -> dict[str, Parts]:
+    """All of their bytes."""
+    return {name: list(stream.pieces) for name, stream in objects.items()}
 
-    Raises FileNotFoundError, CorruptStore.
+
+def fetch_checked(storage: Storage, key: str, digest: str, keep: Callable[[dict[str, Stream]], T]) -> T:
+    """What `keep` makes of what is fetched, held against its digest while it is read and before the last piece ends.
+
+    Asked for once more where that fails, as what was wrong may be the line. Raises FileNotFoundError, CorruptStore.
     """
-    for _ in range(2):
-        objects = storage.fetch(key)
-        if digest_of(objects) == digest:
-            return objects
-    raise CorruptStore(
-        f"{storage.url}/{key} is not as it was written: its digest is not {digest}; run `pgm cache verify`"
-    )
+    try:
+        return keep(checked(storage, key, digest))
+    except CorruptStore:
+        return keep(checked(storage, key, digest))
+
+
+def checked(storage: Storage, key: str, digest: str) -> dict[str, Stream]:
+    """What `Storage.fetch` gives; the end of the last object is a CorruptStore where the digest is another."""
+    objects = storage.fetch(key)
+    hasher = xxhash.xxh3_64()
+
+    def read(name: str, stream: Stream, last: bool) -> Iterator[bytes | memoryview]:
+        hasher.update(f"{name} {stream.size}\n".encode())
+        for piece in stream.pieces:
+            hasher.update(piece)
+            yield piece
+        if last and hasher.hexdigest() != digest:
+            raise CorruptStore(
+                f"{storage.url}/{key} is not as it was written: its digest is not {digest}; run `pgm cache verify`"
+            )
+
+    return {name: Stream(it.size, read(name, it, name == max(objects))) for name, it in objects.items()}
+
+
+def is_whole(storage: Storage, key: str, digest: str) -> bool:
+    """Whether an object or group is there and is what was written. Reads all of it."""
+    try:
+        for stream in checked(storage, key, digest).values():
+            deque(stream.pieces, maxlen=0)
+    except (FileNotFoundError, CorruptStore):
+        return False
+    return True
 
 
 def put_named(storage: Storage, key: str, parts: Parts, digest: str) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import RunFailed, UserError
-from .base import Entry, Parts, Storage
+from .base import Entry, Pieces, Storage
 
 TEMPORARY = ".tmp-"
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -57,7 +57,7 @@ class LocalStorage(Storage):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         return path
 
-    def put(self, key: str, parts: Parts) -> bool:
+    def put(self, key: str, parts: Pieces) -> bool:
         path = self.path / key
         with explain(path):
             make_folder(path.parent)
@@ -71,7 +71,7 @@ class LocalStorage(Storage):
             self._settle([path.parent])
         return made
 
-    def put_group(self, key: str, objects: Mapping[str, Parts]) -> bool:
+    def put_group(self, key: str, objects: Mapping[str, Pieces]) -> bool:
         path = self.path / key
         if path.exists():
             self._settle([path.parent])
@@ -209,7 +209,7 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}")
 
 
-def write_parts(path: Path, parts: Parts, flush: bool = True) -> None:
+def write_parts(path: Path, parts: Pieces, flush: bool = True) -> None:
     """A new file from byte parts."""
     with path.open("xb", buffering=0) as file:
         for part in parts:

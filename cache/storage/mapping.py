@@ -104,6 +104,11 @@ class RowSpace:
         rows = content[offset : offset + count * self.row_bytes].view(self.rows.dtype)
         return rows.reshape(count, -1), (place + offset - self._first) // self.row_bytes
 
+    def ahead(self, begin: int, end: int) -> None:
+        """Have the kernel read the rows of these numbers, which lie in one file, without waiting for the disk."""
+        start = (self._first + begin * self.row_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        self._reserved.madvise(mmap.MADV_WILLNEED, start, self._first + end * self.row_bytes - start)
+
     def _place(self, size: int, offset: int) -> int:
         """Where to put a file so that byte `offset` of it begins a row."""
         page = LARGE_PAGE if size >= LARGE_PAGE and lcm(LARGE_PAGE, self.row_bytes) <= SPARSE else mmap.PAGESIZE

@@ -21,7 +21,7 @@ from pathlib import Path
 import xxhash
 
 from ..errors import RunFailed, UserError
-from .base import Storage, digest_of, fetch_checked, total_bytes
+from .base import Storage, Stream, fetch_checked, is_whole
 from .local import TEMPORARY, LocalStorage
 
 FOLDER = "PGM_MIRROR"
@@ -50,31 +50,39 @@ class Mirror:
         """Where an object or group lies on this disk, fetched if need be. Raises FileNotFoundError, CorruptStore."""
         place = self.folder / entry_name(storage.url, key)
         try:
-            if place.stat().st_mtime < started() and digest_of(self._here.fetch(place.name)) != digest:
+            if place.stat().st_mtime < started() and not is_whole(self._here, place.name, digest):
                 self._here.delete(place.name)
             os.utime(place)
         except FileNotFoundError:
-            self._fetch(storage, key, digest, place)
+            self._fetch(storage, key, digest, place.name)
         return place
 
     @property
     def _here(self) -> LocalStorage:
         return LocalStorage(self.folder, durable=False)
 
-    def _fetch(self, storage: Storage, key: str, digest: str, place: Path) -> None:
-        objects = fetch_checked(storage, key, digest)
-        put = self._here.put if "" in objects else self._here.put_group
-        content = objects.get("", objects)
-        size = total_bytes(objects)
-        self._make_room(size)
+    def _fetch(self, storage: Storage, key: str, digest: str, name: str) -> None:
+        def keep(objects: dict[str, Stream]) -> None:
+            """Each piece goes to the disk as it comes: what was fetched is never in memory as a whole."""
+            self._make_room(sum(stream.size for stream in objects.values()))
+            pieces = {name: stream.pieces for name, stream in objects.items()}
+            if "" in pieces:
+                self._here.put(name, pieces[""])
+            else:
+                self._here.put_group(name, pieces)
+
         try:
-            put(place.name, content)  # type: ignore[arg-type]
-        except RunFailed as full:
+            fetch_checked(storage, key, digest, keep)
+        except RunFailed as failed:
+            if not is_of_disk(failed):
+                raise
             self.shrink(self.held() // 2)
             try:
-                put(place.name, content)  # type: ignore[arg-type]
-            except RunFailed:
-                raise RunFailed(f"the mirror of remote features: {full} Or let {FOLDER} name another disk.") from full
+                fetch_checked(storage, key, digest, keep)
+            except RunFailed as again:
+                if not is_of_disk(again):
+                    raise
+                raise RunFailed(f"the mirror of remote features: {again} Or let {FOLDER} name another disk.") from again
 
     def _make_room(self, size: int) -> None:
         with self._lock:
@@ -124,6 +132,11 @@ class Mirror:
                 size = sum(file.stat().st_size for file in files)
                 found.append((path.stat().st_mtime, size, name))
         return found
+
+
+def is_of_disk(error: RunFailed) -> bool:
+    """Whether this machine's disk is why, and not the place that was fetched from."""
+    return isinstance(error.__cause__, OSError)
 
 
 def started() -> float:

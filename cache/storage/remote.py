@@ -20,14 +20,14 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
 from ..errors import UserError
-from .base import Entry, Parts, Storage, joined
+from .base import Entry, Parts, Storage, Stream, joined
 from .mirror import Mirror
 from .remote_errors import explained, is_fleeting
 
 SCHEMES = ("s3", "gs", "az")
 SETTINGS = ("AWS_", "AZURE_", "GOOGLE_")
 MULTIPART = 64 << 20  # bytes: smaller objects are put conditionally, in one request
-PIECE = 16 << 20  # bytes of a request, up or down
+PIECE = 8 << 20  # bytes of a request, up or down
 AT_ONCE = 12  # requests
 ATTEMPTS = 4  # of a request that obstore gave up
 STALLED = timedelta(seconds=20)  # without a byte
@@ -67,19 +67,16 @@ class RemoteStorage(Storage):
     def local(self, key: str, digest: str) -> Path:
         return Mirror.here().path(self, key, digest)
 
-    def fetch(self, key: str) -> dict[str, Parts]:
-        names = {"": size} if (size := self.size(key)) is not None else self._sizes_below(key)
-        if not names:
-            raise FileNotFoundError(f"{self._url}/{key}")
+    def fetch(self, key: str) -> dict[str, Stream]:
+        sizes = self.sizes(key)
         pieces = [
-            (name, start, min(start + PIECE, size)) for name, size in names.items() for start in range(0, size, PIECE)
+            (joined(key, name), start, min(start + PIECE, size))
+            for name, size in sizes.items()
+            for start in range(0, size, PIECE)
         ]
         # All that fetch at a time share the requests, so that who came first can go on with what it has.
-        found = requests().map(lambda piece: self._piece(joined(key, piece[0]), *piece[1:]), pieces)
-        objects: dict[str, list[Any]] = {name: [] for name in names}
-        for (name, _, _), part in zip(pieces, found, strict=True):
-            objects[name].append(part)
-        return dict(objects)
+        found = requests().map(lambda piece: self._piece(*piece), pieces)
+        return {name: Stream(size, itertools.islice(found, -(-size // PIECE))) for name, size in sizes.items()}
 
     def put(self, key: str, parts: Parts) -> bool:
         if sum(memoryview(part).nbytes for part in parts) > MULTIPART:
@@ -142,9 +139,6 @@ class RemoteStorage(Storage):
     def _delete(self, keys: list[str]) -> None:
         self._ask(lambda store: obstore.delete(store, [self._at(key) for key in keys]))
 
-    def _sizes_below(self, key: str) -> dict[str, int]:
-        return {entry.key.removeprefix(key).lstrip("/"): entry.bytes for entry in self.entries(key)}
-
     def _piece(self, key: str, start: int, stop: int) -> Any:
         return self._ask(lambda store: obstore.get_range(store, self._at(key), start=start, end=stop))
 
@@ -158,6 +152,11 @@ class RemoteStorage(Storage):
 
     def _ask(self, request: Callable[[Any], T]) -> T:
         """Send a request, again while the fault may pass. A put of ours whose answer was lost shows up as taken."""
+        if _askers - {os.getpid()}:
+            raise UserError(
+                f"{self._url}: this process was forked from one that has used an object store; start worker processes "
+                "by spawn"
+            )
         for attempt in range(ATTEMPTS):
             try:
                 return request(client(self._root, settings()))
@@ -181,14 +180,13 @@ def requests() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(AT_ONCE, "pgm-request")
 
 
-if hasattr(os, "register_at_fork"):
-    # A forked process has none of these threads: it would wait for ever instead of being told what is wrong.
-    os.register_at_fork(after_in_child=requests.cache_clear)
+_askers: set[int] = set()  # this process; of a forked one also those before it, whose clients' threads it has not
 
 
 @lru_cache(maxsize=16)
 def client(root: str, environment: tuple[tuple[str, str], ...]) -> Any:
     """A bucket's client, after a first request that fails within seconds where nothing can succeed."""
+    _askers.add(os.getpid())
     plain = any(value.startswith("http://") for _, value in environment)
     common: dict[str, Any] = {"allow_http": plain, "connect_timeout": timedelta(seconds=2)}
 

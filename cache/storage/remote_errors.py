@@ -18,7 +18,6 @@ REMEDIES = {
     "without LOCATION|AuthorizationHeaderMalformed|PermanentRedirect": "it lies in another region; set AWS_REGION",
     "InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken": "the credentials are not valid; check AWS_ACCESS_KEY_ID, "
     "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN",
-    "Forked process": "this process was forked after it had used an object store; start worker processes by spawn",
 }
 UNREACHABLE = "the endpoint does not answer; check the network and the endpoint (AWS_ENDPOINT_URL)"
 

@@ -169,15 +169,21 @@ class Features:
         for pool, following in pairwise([*pools(self.index, chosen, rng), chosen[:0]]):
             self._expect(following)
             order = rng.permutation(len(pool))
-            # One pass over the disk a pool; a pool is small beside what its segments would be decoded to one by one.
-            tokens, lengths = self.gather(pool)
-            starts = np.cumsum(lengths) - lengths
-            for start in range(0, len(pool), size):
-                part = order[start : start + size]
-                ends = lengths[part].cumsum()
-                batch = self._buffers.get(int(ends[-1]))
-                take_rows(tokens, row_numbers(starts[part], lengths[part], ends - lengths[part], len(batch)), batch)
-                yield pool[part], batch, lengths[part]
+            parts = [order[start : start + size] for start in range(0, len(pool), size)]
+            if self._reader.ahead(*(column[pool] for column in (self.index.segment, self.index.start, self.lengths))):
+                yield from ((pool[part], *self.gather(pool[part])) for part in parts)
+            else:
+                yield from self._decoded_once(pool, parts)
+
+    def _decoded_once(self, pool: Int64s, parts: Sequence[Int64s]) -> Iterator[tuple[Int64s, Array, Int64s]]:
+        """Batches of a pool, `parts` the places in it, of whose compressed chunks each is decoded once."""
+        tokens, lengths = self.gather(pool)
+        starts = np.cumsum(lengths) - lengths
+        for part in parts:
+            ends = lengths[part].cumsum()
+            batch = self._buffers.get(int(ends[-1]))
+            take_rows(tokens, row_numbers(starts[part], lengths[part], ends - lengths[part], len(batch)), batch)
+            yield pool[part], batch, lengths[part]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.store.storage, self.version.number, self.version.index)

@@ -21,7 +21,7 @@ import xxhash
 
 from ...cache.errors import CorruptStore
 from ...cache.storage import Storage, storage_at
-from ...cache.storage.base import digest_of, fetch_checked, joined, put_named
+from ...cache.storage.base import digest_of, fetch_checked, in_memory, joined, put_named
 from ...cache.store import Log
 from .files import write_atomically
 
@@ -67,7 +67,7 @@ class Home:
                 raise CorruptStore(f"{self.storage.url} lists a file {name!r}, which is no run's")
             path = folder / name
             if (anew or not path.exists()) and (weights or name != WEIGHTS):
-                content = fetch_checked(self.storage, file_key(name, digest), digest)[""]
+                content = fetch_checked(self.storage, file_key(name, digest), digest, in_memory)[""]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, b"".join(content))
                 if name == CONFIG:

@@ -51,6 +51,13 @@ def test_gathered_rows_are_those_written(
     rng = np.random.default_rng(1)
     for rows in (rng.permutation(16), np.array([4]), np.array([2, 2, 4, 6]), np.array([], np.int64), np.arange(16)):
         check(store, rows)
+    shuffled = [
+        (row, tokens[end - length : end].copy())
+        for rows, tokens, lengths in store.features.batches(3, shuffle=0)
+        for row, length, end in zip(rows.tolist(), lengths, np.cumsum(lengths), strict=True)
+    ]
+    assert sorted(row for row, _ in shuffled) == np.flatnonzero(store.features.available).tolist()
+    assert all(np.array_equal(tokens, store.samples[row]) for row, tokens in shuffled)
 
 
 @pytest.mark.parametrize("dim", [1, 5, 333, 768, 2047])
