@@ -1,7 +1,8 @@
 """A whole store from arrays in memory, in one call: what an import does, and whoever has features and no encoder."""
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from math import inf
 
 import numpy as np
@@ -24,6 +25,44 @@ SEGMENT_BYTES = 64 << 20
 HALVED = 240  # bytes: of more than these XXH3's digest of 64 bits is the lower half of that of 128
 
 
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Samples in memory. lengths: (N,) tokens a sample; tokens: (T, D) floats, the samples' one after another."""
+
+    lengths: Int64s
+    tokens: Array
+    stored: Stored
+
+    @cached_property
+    def ends(self) -> Int64s:
+        """(N,) the row after each sample's last."""
+        return self.lengths.cumsum()
+
+    def of(self, rows: Sequence[int]) -> Array:
+        """The tokens of some samples, ascending, one after another; a view where they lie so."""
+        begin, end = self.ends[rows[0]] - self.lengths[rows[0]], self.ends[rows[-1]]
+        if end - begin == self.lengths[rows].sum():
+            return self.tokens[begin:end]
+        return np.concatenate([self.tokens[self.ends[row] - self.lengths[row] : self.ends[row]] for row in rows])
+
+    def digests(self, row: int) -> tuple[str, int]:
+        """A sample's source, which is xxh3_128 of its rows, and xxh3_64 of them; ("", 0) without rows."""
+        if not self.lengths[row]:
+            return "", 0
+        values = as_bytes(self.of([row]))
+        # The same bytes are other numbers in another type.
+        seed = 0 if self.tokens.dtype == self.stored else self.tokens.dtype.itemsize
+        whole = xxhash.xxh3_128_intdigest(values, seed)
+        short = whole & ((1 << 64) - 1) if len(values) > HALVED else xxhash.xxh3_64_intdigest(values)
+        return f"{whole:032x}", short
+
+    def pieces(self, rows: Sequence[int], limit: int) -> Iterator[list[int]]:
+        """Rows cut into runs of about `limit` bytes as they are stored."""
+        sizes = self.lengths[rows] * self.tokens.shape[1] * np.dtype(self.stored).itemsize
+        piece = (sizes.cumsum() - sizes) // max(limit, 1)
+        return (run.tolist() for run in np.split(np.asarray(rows), np.flatnonzero(np.diff(piece)) + 1) if len(run))
+
+
 def write_features(
     dataset: Storage,
     identity: Identity,
@@ -44,41 +83,22 @@ def write_features(
     missing, or failed with a reason in `errors`. tokens: (T, D) floats, all samples' one after another. Rows whose
     bytes an earlier version has are referenced, not written again. Raises RunFailed for values `stored` cannot hold.
     """
-    counts: Int64s = np.asarray(lengths, np.int64)
+    given, failures = Arrays(np.asarray(lengths, np.int64), tokens, stored), dict(errors or {})
     store = Store.create(dataset, identity, tokens.shape[1], stored)
-    ends, failures = np.cumsum(counts), dict(errors or {})
-    flat, row_bytes = as_bytes(tokens), tokens.shape[1] * tokens.dtype.itemsize
-    # The same bytes are other numbers in another type.
-    seed = 0 if tokens.dtype == stored else tokens.dtype.itemsize
-
-    @cache
-    def digests(row: int) -> tuple[str, int]:
-        """A sample's source, which is xxh3_128 of its rows, and xxh3_64 of them; ("", 0) without rows."""
-        values = flat[(ends[row] - counts[row]) * row_bytes : ends[row] * row_bytes]
-        whole = xxhash.xxh3_128_intdigest(values, seed)
-        short = whole & ((1 << 64) - 1) if len(values) > HALVED else xxhash.xxh3_64_intdigest(values)
-        return (f"{whole:032x}", short) if counts[row] else ("", 0)
-
+    digests = cache(given.digests)
     rows = IndexBuilder(len(ids))
-    rows.missing(np.array([row for row in range(len(ids)) if not counts[row] and row not in failures], np.int64))
-    before = store.latest(name)
-    held = held_rows(store, before) if before is not None else {}
-    again = held_failures(store, before) if before is not None and before.sample_ids == sample_ids else {}
-    kept = {row: held[digests(row)[0]] for row in range(len(ids) if held else 0) if digests(row)[0] in held}
-    kept |= {row: row for row, why in failures.items() if again.get(row) == why}
-    if before is not None and kept:
-        known, places = np.array(list(kept.items()), np.int64).T
-        rows.take(known, store.index(before), before.segments, places)
-    fresh = [row for row in range(len(ids)) if row not in kept and (counts[row] or row in failures)]
+    rows.missing(np.array([row for row in range(len(ids)) if not given.lengths[row] and row not in failures], np.int64))
+    kept = keep_held(rows, store, store.latest(name), digests, failures, sample_ids)
+    fresh = [row for row in range(len(ids)) if row not in kept and (given.lengths[row] or row in failures)]
 
     def packed(part: list[int]) -> Packed:
         sources, checksums = zip(*map(digests, part), strict=True)
-        items = Items([ids[r] for r in part], sources, [failures.get(r, "") for r in part])
-        values = rows_of(tokens, ends, counts, part)
+        items = Items([ids[row] for row in part], sources, [failures.get(row, "") for row in part])
         known = np.array(checksums, np.uint64) if tokens.dtype == stored else None
-        return pack_features(identity.whole_digest, items, counts[part], values, stored, format, codec, known)
+        values = given.of(part)
+        return pack_features(identity.whole_digest, items, given.lengths[part], values, stored, format, codec, known)
 
-    parts = pieces(fresh, counts, tokens.shape[1] * np.dtype(stored).itemsize, segment_bytes)
+    parts = list(given.pieces(fresh, segment_bytes))
     segments = list(put_segments(store.storage, map(packed, parts)))
     for part, segment in zip(parts, segments, strict=True):
         rows.place(np.array(part, np.int64), segment)
@@ -89,12 +109,26 @@ def write_features(
     return committed
 
 
-def rows_of(tokens: Array, ends: Int64s, lengths: Int64s, part: list[int]) -> Array:
-    """The tokens of these samples, ascending, one after another; a view where they lie so."""
-    begin, end = ends[part[0]] - lengths[part[0]], ends[part[-1]]
-    if end - begin == lengths[part].sum():
-        return tokens[begin:end]
-    return np.concatenate([tokens[ends[row] - lengths[row] : ends[row]] for row in part])
+def keep_held(
+    rows: IndexBuilder,
+    store: Store,
+    before: Version | None,
+    digests: Callable[[int], tuple[str, int]],
+    failures: Mapping[int, str],
+    sample_ids: str,
+) -> set[int]:
+    """Let rows be where the version before has their very bytes or, of the same samples, failures; returns them."""
+    if before is None:
+        return set()
+    held = held_rows(store, before)
+    again = held_failures(store, before) if before.sample_ids == sample_ids else {}
+    every = range(len(rows.index) if held else 0)
+    kept = {row: held[source] for row in every if (source := digests(row)[0]) in held}
+    kept |= {row: row for row, why in failures.items() if again.get(row) == why}
+    if kept:
+        known, places = np.array(list(kept.items()), np.int64).T
+        rows.take(known, store.index(before), before.segments, places)
+    return set(kept)
 
 
 def held_rows(store: Store, version: Version) -> dict[str, int]:
@@ -111,16 +145,3 @@ def held_failures(store: Store, version: Version) -> dict[int, str]:
     rows = np.flatnonzero(features.index.status == FAILED)
     rows = rows[in_intact_segments(store, version, features.index, rows)]
     return {row: features.error(row) for row in rows.tolist()}
-
-
-def pieces(rows: Sequence[int], lengths: Int64s, row_bytes: int, limit: int) -> list[list[int]]:
-    """Rows cut into runs of about `limit` bytes."""
-    cut: list[list[int]] = []
-    size = limit
-    for row in rows:
-        if size >= limit:
-            cut.append([])
-            size = 0
-        cut[-1].append(row)
-        size += int(lengths[row]) * row_bytes
-    return cut

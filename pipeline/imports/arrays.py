@@ -102,8 +102,7 @@ def import_arrays(
     check_samples(samples)
     dataset = storage_at(features).under(name)
     refuse_earlier(dataset)
-    written = [store_packed(dataset, modality, ids) for modality in stores]
-    versions = {one.storage.name: version.number for one, version in written}
+    versions = dict(store_packed(dataset, modality, ids) for modality in stores)
     publish(dataset, card, samples, versions, {modality.name: modality.lengths > 0 for modality in stores})
     return open_dataset(features, name)
 

@@ -10,6 +10,7 @@ import pytest
 import xxhash
 from pgm.cache import Features, Identity, Version, ids_digest, open_features, storage_at, write_features
 from pgm.cache.dataset.verify import verify_store
+from pgm.cache.store import write as store_write
 
 from .conftest import flip
 
@@ -72,6 +73,24 @@ def test_what_is_damaged_is_written_again_and_never_referred_to(tmp_path: Path, 
         assert not verify_store(storage_at(store)).sound
         assert write(tmp_path, tokens(), **options).content == written.content
         assert verify_store(storage_at(store)).sound, path
+
+
+def test_what_a_writer_that_died_finished_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack, packed = store_write.pack_features, []
+
+    def dying(*arguments: Any) -> Any:
+        if len(packed) == 2:
+            raise KeyboardInterrupt
+        packed.append(pack(*arguments))
+        return packed[-1]
+
+    monkeypatch.setattr(store_write, "pack_features", dying)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, tokens(), segment_bytes=1)
+    monkeypatch.setattr(store_write, "pack_features", pack)
+    version = write(tmp_path, tokens(), segment_bytes=1)
+    assert [each.segment.name for each in packed] == list(version.segments[:2])
+    assert (version.written["segments"], len(version.segments)) == (1, 3)
 
 
 def test_checksums_are_xxh3_64_of_the_rows_whatever_their_size(tmp_path: Path) -> None:

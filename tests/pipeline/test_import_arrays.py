@@ -11,7 +11,6 @@ import typer
 from pgm.cache import open_dataset
 from pgm.cache.errors import NotFound, UserError
 from pgm.pipeline.imports import ArrayModality, import_arrays
-from pgm.pipeline.imports import store as pgm_store
 from pgm.pipeline.imports.commands import import_command
 from typer.testing import CliRunner
 
@@ -169,28 +168,6 @@ def test_what_a_type_cannot_hold_is_refused_before_anything_is_written(tmp_path:
     with pytest.raises(UserError, match=r"float16 has numbers up to 65504\. Use --store float32"):
         import_arrays(tmp_path, "d", array, given["y"], given["part"], store="float16")
     assert not (tmp_path / "d").exists()
-
-
-def test_an_import_that_died_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = many(3000)
-    part = ["train", "test"] * 1500
-    written: list[str] = []
-    pack = pgm_store.pack_features
-
-    def dying(*arguments: Any) -> Any:
-        if len(written) == 3:
-            raise KeyboardInterrupt
-        packed = pack(*arguments)
-        written.append(packed.segment.name)
-        return packed
-
-    monkeypatch.setattr(pgm_store, "pack_features", dying)
-    with pytest.raises(KeyboardInterrupt):
-        import_arrays(tmp_path, "d", {"v": ArrayModality(given["tokens"])}, given["y"], part)
-    monkeypatch.setattr(pgm_store, "pack_features", pack)
-    store = import_arrays(tmp_path, "d", {"v": ArrayModality(given["tokens"])}, given["y"], part).features("v")
-    assert set(written) < set(store.version.segments)
-    assert store.version.written["segments"] == len(store.version.segments) - 3
 
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
