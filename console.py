@@ -153,9 +153,10 @@ def forecast_table(rows: Sequence[Forecast], workers: int) -> None:
     out = wide_console()
     out.print(table)
     free = "" if rows[0].free is None else f"; {in_bytes(rows[0].free)} free on the disk"
+    memory = in_bytes(max(row.memory for row in rows))
     out.print(
-        f"{workers} workers{free}. Tokens and sizes are estimated from {max(row.probed for row in rows)} samples a "
-        "modality, times from one batch each."
+        f"{workers} workers, each with at most {memory} beside its model{free}. Tokens and sizes are estimated from "
+        f"{max(row.probed for row in rows)} samples a modality, times from one batch each."
     )
 
 

@@ -29,16 +29,20 @@ from pgm.pipeline.encoders.tiny import byte_tokenizer, tiny_audio, tiny_text, ti
 from pgm.pipeline.encoders.vision import VisionEncoder
 from pgm.pipeline.engine.decoders import Decoding
 from pgm.pipeline.engine.job import Job, Spent, Task, encoder_identity
+from pgm.pipeline.engine.memory import worker_memory
 from pgm.pipeline.engine.options import StoreOptions
+from pgm.pipeline.engine.segments import segment_items
 from pgm.pipeline.engine.worker import Pipeline
-from pgm.pipeline.media import LoadedFile, Media, TextMedia
+from pgm.pipeline.media import FileMedia, Media, TextMedia
 from PIL import Image
 from transformers import ASTFeatureExtractor, CLIPImageProcessorPil
 
 WIDTH = 768
-SEGMENT = 256
+BATCH = 128
 # What a device is offered where the stated one is faster than the cores here: it can then be kept busy.
 SHARE_OF_FEED = 0.6
+BUSY, SECONDS = 0.95, 10
+MEMORY_ITEMS = 384
 
 
 @dataclass
@@ -52,16 +56,22 @@ class Arrival:
 
 
 class Device:
-    """Does `rate` items a second, one batch after another."""
+    """Does `rate` items a second, one batch after another. began: when the first came."""
 
     def __init__(self, rate: float) -> None:
-        self.rate, self.free, self.busy = rate, 0.0, 0.0
+        self.rate, self.began, self.free, self.busy = rate, 0.0, 0.0, 0.0
 
     def start(self, items: int) -> Arrival:
-        took = items / self.rate
-        self.free = max(self.free, time.perf_counter()) + took
+        took, now = items / self.rate, time.perf_counter()
+        self.began = self.began or now
+        self.free = max(self.free, now) + took
         self.busy += took
         return Arrival(self.free)
+
+    @property
+    def share(self) -> float:
+        """How much of the time from its first batch to the end of its last it was busy."""
+        return self.busy / (self.free - self.began)
 
 
 @dataclass
@@ -79,7 +89,7 @@ class Forward:
 
 def on(encoder: FrozenEncoder, device: Device, tokens: int) -> FrozenEncoder:
     """The encoder with its forward pass on the device."""
-    vars(encoder).update(start=Forward(device, tokens), device=torch.device("cuda"), batch_size=128)
+    vars(encoder).update(start=Forward(device, tokens), device=torch.device("cuda"), batch_size=BATCH)
     # The width follows from a probe of the model elsewhere.
     vars(encoder).update(_grid=(tokens, WIDTH), _canvas=(tokens, WIDTH))
     return encoder
@@ -93,7 +103,13 @@ class WideText(TextEncoder):
         return WIDTH
 
 
-def models() -> dict[str, tuple[FrozenEncoder, int, float, list[Media]]]:
+def on_disk(path: Path, content: bytes) -> Media:
+    """A file: what is in memory would travel to decoders with every request."""
+    path.write_bytes(content)
+    return FileMedia(str(path))
+
+
+def models(folder: Path) -> dict[str, tuple[FrozenEncoder, int, float, list[Media]]]:
     """Name -> encoder, tokens an item, stated rate, media."""
     spec = {m: EncoderSpec(m, device="cpu") for m in ("text", "vision", "audio")}
     clip = VisionEncoder(spec["vision"], tiny_vision()[0], "ViT-B/32", None, True, processor=CLIPImageProcessorPil())
@@ -102,8 +118,8 @@ def models() -> dict[str, tuple[FrozenEncoder, int, float, list[Media]]]:
     )
     t5 = WideText(spec["text"], tiny_text()[0], "T5-base", None, True, tokenizer=byte_tokenizer(limit=64))
     rng = np.random.default_rng(0)
-    pictures = [LoadedFile(f"{n}.jpg", data=jpeg(rng, 500, 375)) for n in range(64)]
-    sounds = [LoadedFile(f"{n}.wav", data=wav(rng)) for n in range(16)]
+    pictures = [on_disk(folder / f"{n}.jpg", jpeg(rng, 500, 375)) for n in range(64)]
+    sounds = [on_disk(folder / f"{n}.wav", wav(rng)) for n in range(16)]
     lines = [
         TextMedia(f"{n:03d} " + "a frozen encoder reads this text once, and keeps it ".ljust(59)) for n in range(500)
     ]
@@ -136,7 +152,7 @@ def feed(encoder: FrozenEncoder, media: list[Media], seconds: float = 4.0) -> fl
         decoding.submit(parts[0]).result()
         began, done, under_way, at = time.perf_counter(), 0, [], 1
         while time.perf_counter() - began < seconds:
-            while len(under_way) < decoding.ahead:
+            while len(under_way) < decoding.threads + 2:
                 under_way.append(decoding.submit(parts[at % len(parts)]))
                 at += 1
             done += len(under_way.pop(0).result().digests)
@@ -148,7 +164,8 @@ def run(encoder: FrozenEncoder, media: list[Media], folder: Path, decoders: int 
     options = StoreOptions()
     identity = encoder_identity(encoder, options)
     store = Store.create(storage_at(folder), identity, WIDTH, options.stored).storage
-    cut = [media[at : at + SEGMENT] for at in range(0, len(media), SEGMENT)]
+    items = segment_items(100_000, encoder.pooled_length(encoder.same_length or 64) * WIDTH * 2)
+    cut = [media[at : at + items] for at in range(0, len(media), items)]
     tasks = iter([Task(n, [f"{n} {k}" for k in range(len(part))], part) for n, part in enumerate(cut)])
     job = Job(store, identity, encoder.spec, options, decoders)
     began, spent = time.perf_counter(), Spent()
@@ -158,20 +175,22 @@ def run(encoder: FrozenEncoder, media: list[Media], folder: Path, decoders: int 
 
 
 def simulated(scratch: Path) -> None:
-    """How busy the device is, at the stated rate and at one that the cores here can feed; what it waited for."""
-    print("encoder             device items/s   fed items/s   busy   waited for: read  decode  write")
-    for name, (encoder, tokens, stated, media) in models().items():
+    """How busy the device is from its first batch to its last, at the stated rate and at one that the cores here can
+    feed; what it waited for."""
+    print("encoder             device items/s   fed items/s   busy   waited for: read  decode  write   starting")
+    for name, (encoder, tokens, stated, media) in models(scratch).items():
         able = feed(on(encoder, Device(stated), tokens), media)
         for rate in sorted({stated, min(stated, SHARE_OF_FEED * able)}):
             device = Device(rate)
-            count = max(2 * SEGMENT, min(len(media), int(6 * min(rate, able))))
+            count = max(4 * BATCH, min(len(media), int(SECONDS * min(rate, able))))
+            began = time.perf_counter()
             took, spent = run(on(encoder, device, tokens), media[:count], scratch / f"{name[:3]}{rate:.0f}")
             shares = [value / took for value in (spent.read, spent.decode, spent.write)]
-            limit = "the device" if device.busy > 0.95 * took else ("read", "decode", "write")[int(np.argmax(shares))]
+            limit = "the device" if device.share >= BUSY else ("read", "decode", "write")[int(np.argmax(shares))]
             print(
-                f"{name:<19} {rate:>12,.0f} {able:>13,.0f} {device.busy / took:>8.0%}              "
+                f"{name:<19} {rate:>12,.0f} {able:>13,.0f} {device.share:>8.0%}              "
                 + "  ".join(f"{share:>6.0%}" for share in shares)
-                + f"   limited by {limit}",
+                + f" {device.began - began:>8.1f} s   limited by {limit}",
                 flush=True,
             )
 
@@ -179,8 +198,8 @@ def simulated(scratch: Path) -> None:
 def memory(scratch: Path) -> None:
     """The most a worker holds beside its model: 12-megapixel JPEGs, 8 decoders, batches of 128."""
     rng = np.random.default_rng(0)
-    pictures: list[Media] = [LoadedFile(f"{n}.jpg", data=jpeg(rng, 4000, 3000)) for n in range(8)]
-    encoder, tokens, _, _ = models()["CLIP ViT-B/32"]
+    encoder, tokens, _, _ = models(scratch)["CLIP ViT-B/32"]
+    pictures = [on_disk(scratch / f"{n}.jpg", jpeg(rng, 4000, 3000)) for n in range(8)]
     on(encoder, Device(20_000), tokens)
     before, most, stop = resident(), 0.0, threading.Event()
 
@@ -191,12 +210,15 @@ def memory(scratch: Path) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    took, _ = run(encoder, pictures * 48, scratch / "memory", decoders=8)
+    segment = segment_items(100_000, tokens * WIDTH * 2) * tokens * WIDTH * 2
+    stated = worker_memory(encoder, pictures[:1], segment, 8)
+    took, _ = run(encoder, pictures * (MEMORY_ITEMS // len(pictures)), scratch / "memory", decoders=8)
     stop.set()
     watcher.join()
     print(
-        f"384 JPEGs of 4000x3000 pixels, 8 decoders, batch 128: {took:.0f} s, {most - before:,.0f} MB beside the model "
-        f"and {before:,.0f} MB of libraries (the worker and its decoders, shared pages once)"
+        f"{MEMORY_ITEMS} JPEGs of 4000x3000 pixels, 8 decoders, batch 128: {took:.0f} s, {most - before:,.0f} MB "
+        f"beside the model and its {before:,.0f} MB of libraries (the worker and its decoders, shared pages once); the "
+        f"plan states at most {stated / 1e6:,.0f} MB"
     )
 
 

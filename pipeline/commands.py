@@ -252,7 +252,7 @@ def show_forecast(collection: Collection, features: str, options: ExtractOptions
     workers = 1 if options.executor == "serial" else options.workers or default_workers()
     dataset = storage_at(features).under(collection.card.name)
     specs = specs_for(collection, options.encoders, options.preset)
-    rows = forecast(collection, dataset, specs, options.store, workers)
+    rows = forecast(collection, dataset, specs, options.store, workers, options.decoders)
     if as_json:
         modalities = {row.modality: {k: v for k, v in asdict(row).items() if k != "modality"} for row in rows}
         print(json.dumps({"dataset": collection.card.name, "workers": workers, "modalities": modalities}, indent=1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -18,10 +18,14 @@ from .encoders import EncoderSpec, FrozenEncoder, build_encoder, fetch_encoders
 from .engine.batches import Waiting, filled
 from .engine.decoding import decode_part
 from .engine.job import encoder_identity
+from .engine.memory import worker_memory
 from .engine.options import StoreOptions
 from .engine.plan import PROBED, Estimate, estimate, few, free_bytes, sample_bytes
 from .engine.segments import segment_items
 from .engine.worker import one_thread
+from .media import Media
+
+LOOKED_AT = 8  # sources, for the memory that decoding takes
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Forecast:
 
     tokens, bytes, segments: of all samples, estimated from `probed` of them, of which `unusable` could not be decoded;
     longest: the most tokens of one of those. seconds: for the workers there are, from a batch decoded and encoded here;
-    None where nothing can be encoded. free: what the disk has where the store would lie, None for an object store.
+    None where nothing can be encoded. memory: the most bytes a worker holds beside its model, for items as large as
+    those probed. free: what the disk has where the store would lie, None for an object store.
     fits: whether that is enough for all modalities together. state: what is there: absent, unfinished or complete.
     """
 
@@ -50,29 +55,41 @@ class Forecast:
     fits: bool
     state: str
     seconds: float | None
+    memory: int
 
 
 def forecast(
-    collection: Collection, dataset: Storage, specs: Mapping[str, EncoderSpec], options: StoreOptions, workers: int
+    collection: Collection,
+    dataset: Storage,
+    specs: Mapping[str, EncoderSpec],
+    options: StoreOptions,
+    workers: int,
+    decoders: int | None = None,
 ) -> list[Forecast]:
     """Probe every modality; the disk must hold all of them together."""
     refuse_earlier(dataset)
     fetch_encoders(specs.values())
-    rows = [_forecast(collection, dataset, build_encoder(spec), options, workers) for spec in specs.values()]
+    rows = [_forecast(collection, dataset, build_encoder(spec), options, workers, decoders) for spec in specs.values()]
     free = free_bytes(dataset)
     fits = free is None or sum(row.bytes for row in rows) <= free
     return [replace(row, free=free, fits=fits) for row in rows]
 
 
 def _forecast(
-    collection: Collection, dataset: Storage, encoder: FrozenEncoder, options: StoreOptions, workers: int
+    collection: Collection,
+    dataset: Storage,
+    encoder: FrozenEncoder,
+    options: StoreOptions,
+    workers: int,
+    decoders: int | None,
 ) -> Forecast:
     media = collection.media[encoder.spec.modality]
     # A source that several samples have is encoded once.
     distinct = len({source for source in media if source is not None})
     found: Estimate = estimate(media, encoder)
     size = sample_bytes(found, encoder.dim, options)
-    segments = -(-distinct // segment_items(distinct, size))
+    items = segment_items(distinct, size)
+    segments = -(-distinct // items)
     store = dataset.under(encoder_identity(encoder, options).folder)
     rate = probe(collection, encoder, options)
     return Forecast(
@@ -92,7 +109,14 @@ def _forecast(
         fits=True,
         state=state(store, collection),
         seconds=None if rate is None else round(distinct * rate / min(workers, max(segments, 1)), 1),
+        memory=worker_memory(encoder, decodable(encoder, media), items * size, decoders),
     )
+
+
+def decodable(encoder: FrozenEncoder, media: Sequence[Media | None]) -> list[Media]:
+    """A few sources that can be decoded."""
+    sources = few(media, LOOKED_AT)
+    return [sources[place] for place in decode_part(encoder, sources).places]
 
 
 def state(store: Storage, collection: Collection) -> str:

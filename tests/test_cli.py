@@ -149,5 +149,6 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     forecast = json.loads(done.stdout)["modalities"]["vision"]
     assert {"samples", "tokens", "longest", "dim", "bytes", "segments", "free", "seconds"} <= set(forecast)
+    assert 64 << 20 < forecast["memory"] < 1 << 30
     assert (forecast["samples"], forecast["longest"], forecast["dim"]) == (120, 17, 128)
     assert list(tmp_path.iterdir()) == []

@@ -56,6 +56,17 @@ def decode_image(data: bytes, needed: int = 0) -> Image.Image:
             return shrunk(_to_rgb(image), keep)
 
 
+def unpacked_bytes(data: bytes, needed: int = 0) -> int:
+    """Bytes that unpacking a picture holds at most: as its format has it, in RGB and as it is made smaller; 0 for what
+    is no picture."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=known_formats())
+        image.draft(None, (max(KEPT_SIDE, OVERSAMPLING * needed),) * 2)
+    except Exception:  # whatever it is, it will be a reason of failure where it is decoded
+        return 0
+    return 3 * 3 * image.width * image.height
+
+
 def check_size(width: int, height: int, what: str, limit: int | None = None) -> None:
     """Raises DecodeError for sizes that are refused, before anything of that size is allocated."""
     limit = MAX_PIXELS if limit is None else limit

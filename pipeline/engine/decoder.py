@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import gc
 import mmap
 import os
 import pickle
@@ -49,6 +50,12 @@ def serve(fd: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     control = socket.socket(fileno=fd)
     encoder = pickle.loads(receive(control))
+    if encoder.medium == "audio":
+        # Resampling: half a second to import, here once and not in every decoder.
+        import scipy.signal  # noqa: F401
+    # A collection would write to every page that the decoders share.
+    gc.collect()
+    gc.freeze()
     # Large pictures are unpacked one at a time in all decoders together.
     image._large = RecordLock(anonymous_file())  # type: ignore[assignment]
     control.sendall(READY)

@@ -40,7 +40,7 @@ TRIED = 2  # decoders that an item may end, on its own
 
 
 class Decoding:
-    """Decodes parts of tasks for an encoder, `ahead` of them at a time; leave the with block to stop.
+    """Decodes parts of tasks for an encoder, as many at a time as it has threads; leave the with block to stop.
 
     decoders: how many processes, where the medium is decoded in processes; None for as many as make sense.
     """
@@ -51,11 +51,6 @@ class Decoding:
         self._stack = ExitStack()
         self._pool: Executor | None = None
         self._family: DecoderFamily | None = None
-
-    @property
-    def ahead(self) -> int:
-        """Parts that may be under way, or waiting, at once."""
-        return self.threads + 2 if self.threads else 1
 
     @property
     def together(self) -> int:

@@ -33,11 +33,12 @@ from .decoding import Part
 from .job import Job, Made, Spent, Task
 from .journal import NO_KEY
 
-BYTES_AHEAD = 128 << 20  # decoded parts that wait for their turn
+BYTES_AHEAD = 64 << 20  # parts that are decoded or wait for their turn
+BYTES_OUT = 256 << 20  # tokens on their way out of the device
 LINGER = 2  # younger segments under way when an older one's last items stop waiting for others of their length
 OPEN_SEGMENTS = LINGER + 2
-BATCHES_IN_FLIGHT = 3  # started and not yet out of the device
-WRITES_WAITING = 2  # whole segments
+BATCHES_IN_FLIGHT = 2  # started and not yet out of the device
+WRITES_WAITING = 1  # whole segments behind the one that is written
 A_MOMENT = 0.01  # seconds, then another task may have come
 
 Result = TypeVar("Result")
@@ -47,15 +48,15 @@ TakeTask = Callable[[bool], Task | None]
 
 @dataclass(eq=False)
 class Making:
-    """A segment under way. left: items without an outcome; parts: parts not yet decoded."""
+    """A segment under way. left: items without an outcome; coming: items not yet decoded."""
 
     task: Task
-    parts: int
     left: int = 0
+    coming: int = 0
     began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        self.left = len(self.task)
+        self.left = self.coming = len(self.task)
         self.kept: list[tuple[list[int], Sequence[int], np.ndarray]] = []
         self.digests = [""] * len(self.task)
         self.keys = [NO_KEY] * len(self.task)
@@ -63,6 +64,7 @@ class Making:
 
     def decoded(self, start: int, part: Part) -> list[Item]:
         """The items of a part that begins at `start`."""
+        self.coming -= len(part.digests)
         self.digests[start : start + len(part.digests)] = part.digests
         self.keys[start : start + len(part.keys)] = part.keys
         return part.of(self, self.task.media, start)
@@ -109,8 +111,8 @@ class Pipeline:
         self.open: deque[Making] = deque()
         self.coming: Iterator[tuple[Making, range]] = iter(())
         self.parts: deque[tuple[Making, int, Future[Part]]] = deque()
-        self.largest_part = 0
-        self.in_flight: deque[Future[None]] = deque()
+        self.largest_item = 0
+        self.in_flight: deque[tuple[Future[None], int]] = deque()
         self.writes: deque[Future[tuple[Making, Segment]]] = deque()
         self.unfinished = 0
         self.device_free = 0.0
@@ -142,13 +144,12 @@ class Pipeline:
             if self.parts:
                 making, start, future = self.parts.popleft()
                 part = self.result_of(future)
-                making.parts -= 1
                 # With their digests, before failures can make the segment whole, which is then written.
                 items = making.decoded(start, part)
                 if part.failures:
                     self.hand_over(self.fail, making, {start + place: why for place, why in part.failures.items()})
                 yield from self.waiting.add(items)
-                if len(self.open) > LINGER and not self.open[0].parts:
+                if len(self.open) > LINGER and not self.open[0].coming:
                     yield from self.waiting.of(self.open.popleft())
             elif self.open:
                 yield from self.waiting.of(self.open.popleft())
@@ -159,9 +160,7 @@ class Pipeline:
 
     def read_ahead(self) -> None:
         """Let parts be decoded, of the next task too where its turn has come."""
-        # Until one has come, nothing says how large they are.
-        most = min(self.decoding.ahead, BYTES_AHEAD // self.largest_part) if self.largest_part else 1
-        while len(self.parts) < max(most, 1):
+        while len(self.parts) < self.most_parts():
             step = next(self.coming, None)
             if step is not None:
                 making, places = step
@@ -175,20 +174,37 @@ class Pipeline:
         task = self.timed("idle", self.take, wait_for_one)
         if task is None:
             return False
-        together = self.decoding.together
-        steps = [range(at, min(at + together, len(task))) for at in range(0, len(task), together)]
-        making = Making(task, len(steps))
-        self.coming = ((making, places) for places in steps)
+        making = Making(task)
+        self.coming = self.steps(making)
         self.open.append(making)
         self.unfinished += 1
         return True
+
+    def steps(self, making: Making) -> Iterator[tuple[Making, range]]:
+        """The places of each part of a segment."""
+        at = 0
+        while at < len(making.task):
+            places = range(at, min(at + self.together(), len(making.task)))
+            yield making, places
+            at = places.stop
+
+    def together(self) -> int:
+        """Items of a part: fewer where they are large, so that every decoder has one and another waits for it."""
+        each = BYTES_AHEAD // (2 * max(self.decoding.threads, 1) * max(self.largest_item, 1))
+        return min(self.decoding.together, max(each, 1))
+
+    def most_parts(self) -> int:
+        """Parts that may be under way or wait; one beside a CPU, and until one has come and says how large they are."""
+        if not self.decoding.threads or not self.largest_item:
+            return 1
+        return max(BYTES_AHEAD // (self.together() * self.largest_item), 1)
 
     def result_of(self, future: Future[Part]) -> Part:
         """A part, waited for; the wait counts as what the part's time went into."""
         began = time.perf_counter()
         part = future.result()
         waited = time.perf_counter() - began
-        self.largest_part = max(self.largest_part, part.bytes, 1)
+        self.largest_item = max(self.largest_item, *part.sizes, 1)
         share = part.read / max(part.read + part.decode, 1e-9)
         self.seconds["read"] += waited * share
         self.seconds["decode"] += waited * (1 - share)
@@ -213,9 +229,11 @@ class Pipeline:
             self.hand_over(self.keep, batch, finish_batch(self.encoder, whole, started, self.job.options.stored))
             return
         ended = time.perf_counter() if started.copied is None else None
-        self.hand_over(self.finish, batch, whole, started, began, ended)
-        while len(self.in_flight) > BATCHES_IN_FLIGHT:
-            self.in_flight.popleft().result()
+        self.hand_over(
+            self.finish, batch, whole, started, began, ended, bytes=4 * self.encoder.dim * sum(started.lengths)
+        )
+        while len(self.in_flight) > BATCHES_IN_FLIGHT or sum(size for _, size in self.in_flight) > BYTES_OUT:
+            self.in_flight.popleft()[0].result()
         if len(self.writes) > WRITES_WAITING:
             self.timed("write", wait, [self.writes[0]])
 
@@ -229,12 +247,13 @@ class Pipeline:
         self.device_free = ended
         self.keep(batch, outcome)
 
-    def hand_over(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Have outcomes kept: by a thread that may wait for the device, or where nothing is waited for, here."""
+    def hand_over(self, call: Callable[..., None], *arguments: Any, bytes: int = 0) -> None:
+        """Have outcomes of so many bytes kept: by a thread that may wait for the device, or where nothing is waited
+        for, here."""
         if self.encoder.device.type == "cpu":
             call(*arguments)
         else:
-            self.in_flight.append(self.keeper.submit(call, *arguments))
+            self.in_flight.append((self.keeper.submit(call, *arguments), bytes))
 
     def keep(self, batch: list[Item], outcome: Outcome) -> None:
         """Give the segments of a batch their items' outcomes. The copies that fill it up come last and are dropped."""
@@ -270,8 +289,8 @@ class Pipeline:
 
     def made(self) -> Iterator[Made]:
         """What has been written since; where nothing else is left to do, waited for a moment."""
-        while self.in_flight and (self.in_flight[0].done() or not self.open):
-            self.in_flight.popleft().result()
+        while self.in_flight and (self.in_flight[0][0].done() or not self.open):
+            self.in_flight.popleft()[0].result()
         if not self.open and self.writes:
             self.timed("write", wait, [self.writes[0]], A_MOMENT)
         while self.writes and self.writes[0].done():
