@@ -18,9 +18,18 @@ def cumsoftmax(logits: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
     """cumsum(softmax(x)) over the last axis: non-decreasing, and exactly 1 at the end."""
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    total = torch.softmax(logits, -1).cumsum(-1).clamp(max=1.0)
+    shares = torch.softmax(logits, -1)
+    ordered = logits.device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
+    total = (ordered_sums(shares) if ordered else shares.cumsum(-1)).clamp(max=1.0)
     # The sum of a softmax is 1 only up to rounding; the last gate value is 1 by definition.
     return torch.cat([total[..., :-1], torch.ones_like(total[..., -1:])], -1)
+
+
+def ordered_sums(shares: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
+    """Running sums as one product in float64: torch's scan on a GPU has no fixed order."""
+    size = shares.shape[-1]
+    upper = torch.ones(size, size, dtype=torch.float64, device=shares.device).triu()
+    return (shares.double() @ upper).to(shares.dtype)
 
 
 class Gates(NamedTuple):

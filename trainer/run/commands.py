@@ -65,6 +65,9 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
             str | None, typer.Option(help="The validation metric whose best epoch is kept; by default the task's.")
         ] = None,
         compile: Annotated[bool, typer.Option("--compile", help="torch.compile the model.")] = False,
+        deterministic: Annotated[
+            bool, typer.Option("--deterministic", help="The same bits again on a GPU; slower. A CPU's always are.")
+        ] = False,
         feed: FeedOption = "auto",
         device: DeviceOption = "auto",
         tensorboard: Annotated[Path | None, typer.Option(help="Also write TensorBoard events to this folder.")] = None,
@@ -75,7 +78,8 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
         if not cached:
             extract_missing(asked.features, asked.dataset)
         request = asked.request(device, batch=batch, tokens=tokens, precision=precision, select_on=select_on)
-        train_and_tell(replace(request, method=method, compile=compile), seeds, feed, force, tensorboard, as_json)
+        request = replace(request, method=method, compile=compile, deterministic=deterministic)
+        train_and_tell(request, seeds, feed, force, tensorboard, as_json)
 
     return train_command
 

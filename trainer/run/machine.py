@@ -1,14 +1,18 @@
-"""Where and how precisely a model runs."""
+"""Where and how precisely a model runs, and whether the same run gives the same bits there again."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ...cache.errors import UserError
+from ...cache.errors import RunFailed, UserError
+
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,32 @@ class Machine:
         if self.precision == "bf16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
+
+
+@contextmanager
+def reproducible(wanted: bool) -> Iterator[None]:
+    """PyTorch's deterministic algorithms, and cuBLAS's workspace that they ask for, where wanted; then as before.
+
+    Raises RunFailed for an operation that has none on this device.
+    """
+    if not wanted:
+        yield
+        return
+    before, workspace = torch.are_deterministic_algorithms_enabled(), os.environ.get(CUBLAS)
+    os.environ[CUBLAS] = workspace or ":4096:8"
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise RunFailed(
+            f"--deterministic: {str(error).splitlines()[0]} Train without it, or on --device cpu."
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before)
+        if workspace is None:
+            del os.environ[CUBLAS]
 
 
 def device_for(name: str) -> torch.device:

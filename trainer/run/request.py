@@ -41,8 +41,8 @@ class Request:
 
     split: a named split of the dataset (`pgm cache split`), None for its own. missing: modalities to take away from
     training and validation samples, None for none. version: of the dataset, by number or name, None for the latest.
-    compile: torch.compile the model. context: what samples are shown of their groups, None for nothing. callbacks: what
-    may stop the run or add metrics (callbacks.py).
+    compile: torch.compile the model. deterministic: the same bits again on a GPU. context: what samples are shown of
+    their groups, None for nothing. callbacks: what may stop the run or add metrics (callbacks.py).
     """
 
     features: Place
@@ -59,6 +59,7 @@ class Request:
     missing: Missing | None = None
     version: int | str | None = None
     compile: bool = False
+    deterministic: bool = False
     context: Context | None = None
     callbacks: Sequence[AskedCallback] = ()
 
@@ -104,7 +105,10 @@ class Resolved:
     @property
     def machine(self) -> dict[str, Any]:
         """What of the machine decides numbers beyond rounding: dropout draws by device, and anew when compiled."""
-        return {"device": self.device.type, "compile": self.request.compile}
+        # On a CPU every sum has one order, asked for or not.
+        ordered = self.request.deterministic and self.device.type != "cpu"
+        known = {"deterministic": True} if ordered else {}
+        return {"device": self.device.type, "compile": self.request.compile, **known}
 
     @cached_property
     def taken(self) -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ from .gradients import GradientNorms
 from .home import CONFIG, RESULT, WEIGHTS, Root
 from .lock import RunLock
 from .loop import Training
-from .machine import Machine
+from .machine import Machine, reproducible
 from .model import Model, NullTokens, Standardize, measured_statistics
 from .predictions import predictions_table, write_predictions
 from .record import Journal, environment, floors_of, save_weights, selected_epochs
@@ -77,6 +77,7 @@ def train(
     device: str = "auto",
     feed: str = "auto",
     compile: bool = False,
+    deterministic: bool = False,
     force: bool = False,
     callbacks: Sequence[AskedCallback] = (),
     listener: Listener = silent,
@@ -90,9 +91,10 @@ def train(
     modality -> digest, where several stores are cached. split: a named split (`pgm cache split`), by default the
     dataset's own. version: of the dataset, by number or name (`pgm cache log`), by default the latest. missing:
     modalities to take away from training and validation samples (missing.py). context: the utterances around a sample's
-    own that become its tokens (sequence.py). force: train anew. callbacks: what may stop the run or add metrics, each
-    as it is, its class, its installed name or package.module:Class (callbacks.py). listener: what
-    hears of it. Raises UserError (and its kinds) for requests that cannot be met, RunFailed when training breaks down.
+    own that become its tokens (sequence.py). deterministic: the same bits again on a GPU, slower. force: train anew.
+    callbacks: what may stop the run or add metrics, each as it is, its class, its installed name or
+    package.module:Class (callbacks.py). listener: what hears of it. Raises UserError (and its kinds) for requests that
+    cannot be met, RunFailed when training breaks down.
     """
     request = Request(
         features=features_root(features),
@@ -110,6 +112,7 @@ def train(
         context=context,
         version=version,
         compile=compile,
+        deterministic=deterministic,
         callbacks=callbacks,
     )
     return carry_out(resolve(request), Execution(feed=feed, force=force, listener=listener))
@@ -127,7 +130,7 @@ def carry_out(resolved: Resolved, how: Execution) -> Run:
     try:
         if how.force:
             empty(run)
-        with own_randomness(resolved.device):
+        with own_randomness(resolved.device), reproducible(resolved.request.deterministic):
             fill(run, resolved, how)
     finally:
         lock.release()

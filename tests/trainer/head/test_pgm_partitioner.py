@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pgm.trainer.head import Gates, Learner, Partitioner, PgMConfig, cumsoftmax
 from pgm.trainer.head.layout import TokenLayout
-from pgm.trainer.head.partitioner import gates_of, harden, partition
+from pgm.trainer.head.partitioner import gates_of, harden, ordered_sums, partition
 from torch import Tensor
 
 
@@ -51,6 +51,13 @@ def test_cumsoftmax_equals_its_footnote() -> None:
     e = torch.exp(logits)
     expected = torch.stack([e[:, : i + 1].sum(1) / e.sum(1) for i in range(7)], 1)
     torch.testing.assert_close(cumsoftmax(logits), expected)
+
+
+def test_sums_in_a_fixed_order_are_the_running_sums() -> None:
+    shares = torch.randn(4, 768).softmax(-1)
+    found = ordered_sums(shares)
+    torch.testing.assert_close(found, shares.cumsum(-1), rtol=1e-5, atol=1e-6)
+    assert (found.diff(dim=-1) >= 0).all()
 
 
 def test_partition_takes_the_shared_part_from_the_original_representation() -> None:

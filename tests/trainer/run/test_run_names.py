@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from pgm.cache import open_dataset, publish, storage_at
-from pgm.cache.errors import IdentityMismatch
+from pgm.cache.errors import IdentityMismatch, RunFailed
 from pgm.trainer import Missing, Run
 from pgm.trainer.methods.pgm import PgMMethodConfig
 from pgm.trainer.methods.qmf import QMFConfig
+from pgm.trainer.run.events import EpochFinished
 from pgm.trainer.run.inference import evaluate_run, evaluated_together, load, predict
 from pgm.trainer.run.laziness import measure
+from pgm.trainer.run.machine import CUBLAS, reproducible
 from pgm.trainer.run.masked_test import MaskedTests, evaluate_under, split_mask
 from pgm.trainer.run.request import Request, Resolved, resolve
 from pgm.trainer.run.stages import SharedStages
@@ -82,6 +85,38 @@ def test_compiling_and_the_kind_of_device_are_in_the_name(toy: Path, monkeypatch
         for compile in (False, True)
     }
     assert len({str(common) for common in stages.values()}) == 4
+
+
+def test_deterministic_is_in_the_name_where_it_moves_numbers(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolved_for(toy, deterministic=True).run.id == resolved_for(toy).run.id, "a CPU's sums have one order"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    settings = {**SETTINGS, "precision": "fp32"}
+    asked = [resolved_for(toy, device="cuda", deterministic=x, settings=settings) for x in (False, True)]
+    assert asked[0].run.id != asked[1].run.id
+    assert SharedStages(asked[0]).common != SharedStages(asked[1]).common
+
+
+def test_a_deterministic_run_trains_under_deterministic_algorithms_and_leaves_them_as_they_were(
+    toy: Path, tmp_path: Path, quick: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(event: object) -> None:
+        if isinstance(event, EpochFinished):
+            seen.append((torch.are_deterministic_algorithms_enabled(), os.environ.get(CUBLAS)))
+
+    monkeypatch.delenv(CUBLAS, raising=False)
+    quick(toy, tmp_path, "single:text", deterministic=True, listener=look)
+    assert set(seen) == {(True, ":4096:8")}
+    assert (torch.are_deterministic_algorithms_enabled(), os.environ.get(CUBLAS)) == (False, None)
+
+
+def test_an_operation_without_a_deterministic_form_is_named() -> None:
+    with pytest.raises(RunFailed, match=r"--deterministic: put_.*without it, or on --device cpu"), reproducible(True):
+        raise RuntimeError("put_ does not have a deterministic implementation, but you set it.\nMore.")
+    with pytest.raises(RuntimeError, match="out of memory"), reproducible(True):
+        raise RuntimeError("out of memory")
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_a_worker_gets_the_device_and_precision_that_are_in_the_name(toy: Path) -> None:
