@@ -39,6 +39,7 @@ from ..protocol import Protocol
 from ..randomness import derived
 from ..tasks import Task, kind_of, name_of, task_for
 from .feed import present_lengths
+from .folds import fold_of
 from .groups import Groups, groups_of
 from .order import Rows
 from .sequence import Context
@@ -164,12 +165,17 @@ def load_data(
 
 
 def with_split(dataset: CachedDataset, name: str | None) -> tuple[pa.Table, tuple[str, ...]]:
-    """The table of samples, with the split column of a named split where there is a name, and a note of it."""
-    if name is None:
-        return dataset.samples, ()
-    made, column = open_split(dataset, name)
+    """The table of samples, with the split column of a fold or named split where there is a name, and a note of it."""
     samples = dataset.samples
-    return samples.set_column(samples.column_names.index("split"), "split", column), (split_note(made, dataset.name),)
+    if name is None:
+        return samples, ()
+    fold = fold_of(name)
+    if fold is not None:
+        column, note = fold.column(samples, dataset.card), fold.note
+    else:
+        made, column = open_split(dataset, name)
+        note = split_note(made, dataset.name)
+    return samples.set_column(samples.column_names.index("split"), "split", column), (note,)
 
 
 def limited(dataset: CachedDataset) -> tuple[str, ...]:

@@ -99,6 +99,8 @@ def command(verb: str, request: Request, seeds: int) -> str:
         parts += ["--modality", name]
     for name, value in request.stores.items():
         parts += ["--store", f"{name}={value}"]
+    if request.folds is not None:
+        parts += ["--folds", str(request.folds.of or "own"), *(["--by", request.folds.by] if request.folds.by else [])]
     if request.split is not None:
         parts += ["--split", request.split]
     if request.version is not None:

@@ -111,7 +111,7 @@ def print_outcome(result: dict[str, Any]) -> None:
 
     columns = {result["method"]: result["test"], **result["floors"]}
     several = isinstance(result["run"], list)
-    seeds = f", {len(result['run'])} seeds" if several else f", seed {result['seed']}"
+    seeds = f", {len(result['run'])} runs" if several else f", seed {result['seed']}"
     console().print(results_table(f"{result['dataset']}{seeds}, test split", columns))
 
 

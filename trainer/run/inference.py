@@ -17,6 +17,7 @@ from ...cache.errors import IdentityMismatch, NotFound, UserError
 from ...cache.store.identity import field_differences
 from ..data.dataset import TrainingData, encoder_of, grouping, load_data, only_dataset, split_note_start
 from ..data.feed import Feed, open_feed
+from ..data.folds import fold_of
 from ..data.missing import TRAINED, described, mask_of, restored_missing, without
 from ..data.order import Rows
 from ..data.sequence import Context, restored_context, widths_shown
@@ -153,7 +154,7 @@ def data_of(run: Run, features: Place | None) -> TrainingData:
     root = features or environment["features"]
     folder, split = environment["dataset_folder"], config.get("split")
     dataset = open_dataset(root, folder, environment["dataset_version"])
-    if split is not None and split not in (known := split_names(dataset)):
+    if split is not None and fold_of(split) is None and split not in (known := split_names(dataset)):
         having = f"There are: {', '.join(known)}." if known else "There is none."
         drawn = next((n for n in environment.get("notes", ()) if n.startswith(split_note_start(split))), "")
         raise NotFound(

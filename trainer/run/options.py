@@ -68,6 +68,10 @@ class RequestOptions:
     modality: Annotated[list[str] | None, typer.Option(help="Only these modalities. Repeatable.")] = None
     store: StoreOption = None
     split: SplitOption = None
+    folds: Annotated[str | None, typer.Option(help="Cross-validate: so many folds, or own for the dataset's.")] = None
+    by: Annotated[str | None, typer.Option(help="How --folds are drawn: group (where there are), label or random.")] = (
+        None
+    )
     sequence: Annotated[
         str, typer.Option(help="group: a sample's tokens are the utterances of its video or dialogue around it.")
     ] = "sample"
@@ -88,6 +92,7 @@ class RequestOptions:
     def request(self, device: str, **settings: Any) -> Request:
         """What was asked; `settings` beside those of --set. Raises UserError for options that cannot be met."""
         from ..data.dataset import only_dataset
+        from ..data.folds import cross_validation
         from ..data.sequence import context_of
         from .request import Request
 
@@ -108,6 +113,7 @@ class RequestOptions:
             context=context_of(self.sequence, self.context),
             version=self.version,
             callbacks=self.callback or (),
+            folds=cross_validation(self.folds, self.by),
         )
 
 

@@ -18,6 +18,7 @@ from ...cache.errors import UserError
 from ...cache.nearest import did_you_mean
 from ...plugins import versions
 from ..data.dataset import TrainingData, encoder_of, grouping, load_data, modalities_in, only_dataset
+from ..data.folds import CrossValidation
 from ..data.groups import Groups
 from ..data.missing import TRAINED, Missing, described, mask_of, without
 from ..data.sequence import Context, widths_shown
@@ -42,7 +43,8 @@ class Request:
     split: a named split of the dataset (`pgm cache split`), None for its own. missing: modalities to take away from
     training and validation samples, None for none. version: of the dataset, by number or name, None for the latest.
     compile: torch.compile the model. deterministic: the same bits again on a GPU. context: what samples are shown of
-    their groups, None for nothing. callbacks: what may stop the run or add metrics (callbacks.py).
+    their groups, None for nothing. callbacks: what may stop the run or add metrics (callbacks.py). folds: what stands
+    for as many runs (data/folds.py), None for one.
     """
 
     features: Place
@@ -62,6 +64,18 @@ class Request:
     deterministic: bool = False
     context: Context | None = None
     callbacks: Sequence[AskedCallback] = ()
+    folds: CrossValidation | None = None
+
+    @property
+    def each_fold(self) -> list[Request]:
+        """A request a fold; itself where none are asked for. Raises UserError for folds that are not there."""
+        if self.folds is None:
+            return [self]
+        if self.split is not None:
+            raise UserError(f"--folds says which samples test, and so does --split {self.split}; give one of them.")
+        dataset = open_dataset(self.features, self.dataset or only_dataset(self.features), self.version)
+        folds = self.folds.folds(dataset.samples, dataset.card)
+        return [dataclasses.replace(self, split=fold.name, folds=None) for fold in folds]
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ Statistics = dict[str, dict[str, Any]]
 
 
 def train_seeds(request: Request, count: int, how: Execution) -> list[Run]:
-    """`count` runs with the seeds request.seed, request.seed + 1, ..."""
+    """`count` runs a fold with the seeds request.seed, request.seed + 1, ..."""
     seeds = range(request.seed, request.seed + count)
-    return [carry_out(resolve(dataclasses.replace(request, seed=seed)), how) for seed in seeds]
+    asked = [dataclasses.replace(fold, seed=seed) for fold in request.each_fold for seed in seeds]
+    return [carry_out(resolve(one), how) for one in asked]
 
 
 def statistics(metrics: Sequence[Mapping[str, float]]) -> Statistics:

@@ -78,6 +78,7 @@ class Balance(Study):
     """Every method against the ensemble, and every modality against its twin."""
 
     name = "balance"
+    has_folds = False
     takes = ("methods",)
 
     def spec(self, request: Request, options: StudyOptions) -> TableSpec:

@@ -133,7 +133,10 @@ def make_table(
 
 def spec_of(study: Study, base: Request, options: StudyOptions) -> TableSpec:
     """The study's rows on a dataset, and its notes on stderr. Raises UserError for what it cannot be asked."""
+    from .engine.study import check_folds
+
     options.only_for(study)
+    check_folds(study, base)
     spec = study.spec(base, options)
     for note in spec.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -97,6 +97,7 @@ class InteractionStudy(Study):
     """Rows are linear models; none is trained by gradient steps."""
 
     name = "interaction"
+    has_folds = False
     has_figure = False
 
     def spec(self, request: Request, options: StudyOptions) -> InteractionSpec:

@@ -145,6 +145,7 @@ class MissingModalities(Study):
     """Every method against concatenation at every rate, and against itself at rate 0."""
 
     name = "missing"
+    has_folds = False
     takes = ("methods", "rates", "train_rate", "test_rate", "fill", "mask_seed")
 
     def spec(self, request: Request, options: StudyOptions) -> MissingSpec:

@@ -31,6 +31,11 @@ class SampleScores:
         column = values.astype(np.float64)[:, None]
         return cls(column, np.ones_like(column))
 
+    def among(self, end: int, count: int) -> SampleScores:
+        """The same of `count` samples, of which these are the last before `end` and the others have no score."""
+        room = ((end - len(self.values), count - end), (0, 0))
+        return SampleScores(np.pad(self.values, room), np.pad(self.counts, room))
+
     @property
     def metric(self) -> float:
         """The metric itself; nan where a part has no sample."""
@@ -51,6 +56,13 @@ class Recomputed:
 
     of: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     each: NDArray[np.float64]
+
+    def among(self, end: int, count: int) -> Recomputed:
+        """The same of `count` samples, of which these are the last before `end` and the others do not count."""
+        own = slice(end - len(self.each), end)
+        each = np.full(count, np.nan)
+        each[own] = self.each
+        return Recomputed(lambda weights: self.of(weights[:, own]), each)
 
     @property
     def metric(self) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ....cache import Place
 from ....cache.errors import RunFailed
 from ...data.dataset import only_dataset
+from ...data.folds import cross_validation
 from ...data.sequence import Context
 from ...run.callbacks import Asked as AskedCallback
 from ...run.events import Listener, silent
@@ -21,7 +22,7 @@ from .options import StudyOptions
 from .plan import Cell, TablePlan, plan_table
 from .rows import TableSpec
 from .runner import Failure, Outcome, WorkerPool, run_cells
-from .study import Study
+from .study import Study, check_folds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,6 +123,8 @@ def table(
     context: Context | None = None,
     device: str = "auto",
     callbacks: Sequence[AskedCallback] = (),
+    folds: int | str | None = None,
+    by: str | None = None,
     workers: int | None = 1,
     listener: Listener = silent,
     **options: Any,
@@ -129,8 +132,9 @@ def table(
     """A study on a cached dataset, trained where runs are missing: `pgm.table("3", dataset="digits")`.
 
     which: a name or the paper's number (`pgm table --help` lists them), or a Study of your own. options: of the study,
-    as fields of `StudyOptions` (methods="concat,mla,pgm", rates="0,0.2,0.4"). workers: processes; None one a core or
-    GPU. The rest is as in `train`. Raises UserError for what cannot be met, RunFailed where a run failed.
+    as fields of `StudyOptions` (methods="concat,mla,pgm", rates="0,0.2,0.4"). folds, by: as --folds and --by. workers:
+    processes; None one a core or GPU. The rest is as in `train`. Raises UserError for what cannot be met, RunFailed
+    where a run failed.
     """
     study = study_named(which, "table") if isinstance(which, str) else which
     root = features_root(features)
@@ -148,9 +152,11 @@ def table(
         version=version,
         context=context,
         callbacks=callbacks,
+        folds=cross_validation(folds, by),
     )
     chosen = replace(StudyOptions(), **options)
     chosen.only_for(study)
+    check_folds(study, request)
     made = make(study, study.spec(request, chosen), request, seeds, WorkerPool(workers), listener=listener)
     if made.failures:
         first = made.failures[0]

@@ -54,6 +54,11 @@ class Cell:
         return self.request.seed
 
     @property
+    def repeat(self) -> tuple[str | None, int]:
+        """Which of a row's runs it is, by split and seed: what two rows are paired by."""
+        return self.request.split, self.request.seed
+
+    @property
     def done(self) -> bool:
         """Nothing is left to be trained or made of the run."""
         return self.run.finished and (self.measurement is None or self.measurement.there(self.run))
@@ -93,7 +98,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class TablePlan:
-    """A table's cells, row by row and seed by seed."""
+    """A table's cells, row by row, fold by fold and seed by seed."""
 
     spec: TableSpec
     cells: tuple[Cell, ...]
@@ -116,15 +121,17 @@ def plan_table(spec: TableSpec, request: Request, seeds: int) -> TablePlan:
     """
     cells: list[Cell] = []
     known: dict[str, Resolved] = {}
+    folds = request.each_fold
     for row in spec.rows:
         settings = {**request.settings, **row.settings}
-        asked = dataclasses.replace(request, method=row.method, settings=settings, missing=row.missing)
-        # The data and the switches are the same for all seeds and masks; only those in the run's configuration differ.
-        key = repr((row.method, sorted(settings.items())))
-        resolved = known[key] = known.get(key) or resolve(asked)
-        for seed in range(request.seed, request.seed + seeds):
-            seeded = dataclasses.replace(asked, seed=seed)
-            cells.append(Cell(row, seeded, dataclasses.replace(resolved, request=seeded), row.measurement))
+        for fold in folds:
+            asked = dataclasses.replace(fold, method=row.method, settings=settings, missing=row.missing)
+            # The data and the switches are the same for all seeds and masks; only what the run's name says differs.
+            key = repr((row.method, sorted(settings.items()), fold.split))
+            resolved = known[key] = known.get(key) or resolve(asked)
+            for seed in range(request.seed, request.seed + seeds):
+                seeded = dataclasses.replace(asked, seed=seed)
+                cells.append(Cell(row, seeded, dataclasses.replace(resolved, request=seeded), row.measurement))
     return TablePlan(spec, tuple(cells))
 
 

@@ -42,7 +42,14 @@ def header(result: TableResult) -> list[str]:
     paper = [f"paper {name}" for name in paper_metrics(result)]
     flipped = ["p (sign-flip)"] if sign_flipped(result) else []
     compared = [f"Δ {result.primary}", "p (seeds)", *flipped, "95 % (samples)"]
-    return ["method", "parameters", "seeds", *result.metrics, *compared, *paper]
+    return [
+        "method",
+        "parameters",
+        "folds x seeds" if result.folds > 1 else "seeds",
+        *result.metrics,
+        *compared,
+        *paper,
+    ]
 
 
 def sign_flipped(result: TableResult) -> bool:
@@ -68,7 +75,8 @@ def lines(result: TableResult) -> list[list[str]]:
 def row_cells(result: TableResult, row: RowResult) -> list[str]:
     """One row's cells."""
     count = f"{row.parameters:,}" if row.parameters is not None else ""
-    cells = [row.label, count, str(len(row.seeds))]
+    several = f"{result.folds} x {len(row.seeds) // result.folds}" if result.folds > 1 else str(len(row.seeds))
+    cells = [row.label, count, several]
     for metric in result.metrics:
         score = row.test.get(metric)
         if score is None:
@@ -110,9 +118,13 @@ def percent(value: float | None) -> str:
 def captions(result: TableResult) -> list[str]:
     """What stands under the table."""
     samples = ", ".join(f"{count:,} {split}" for split, count in result.samples.items())
+    over, test = "seeds", "paired t-test over seeds"
+    if result.folds > 1:
+        over, samples = "folds and seeds", f"{result.folds} folds, the first: {samples}"
+        test = "corrected resampled t-test (Nadeau and Bengio 2003), paired by fold and seed"
     notes = [
-        f"{result.dataset}, test split ({samples}); all numbers times 100, mean ± standard deviation over seeds.",
-        f"Δ {result.primary}: against {result.reference}. p: paired t-test over seeds, Holm-corrected. 95 %: BCa "
+        f"{result.dataset}, test split ({samples}); all numbers times 100, mean ± standard deviation over {over}.",
+        f"Δ {result.primary}: against {result.reference}. p: {test}, Holm-corrected. 95 %: BCa "
         f"bootstrap over test samples. {SAME} not significant (p ≥ {LEVEL:g}, or no p, or the interval holds 0); no p: "
         "one seed, or the same difference at every seed.",
         *seed_notes(result.reach, result.comparisons),
@@ -133,7 +145,7 @@ def captions(result: TableResult) -> list[str]:
 
 def seed_notes(reach: Reach | None, tests: Mapping[str, SeedTest]) -> list[str]:
     """What the table's number of seeds can show, and from how many on its differences could be significant."""
-    return [] if reach is None else [reach_note(reach), *filter(None, [needed_note(tests)])]
+    return [] if reach is None else [reach_note(reach), *filter(None, [None if reach.overlap else needed_note(tests)])]
 
 
 def budget_notes(budgets: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from ...data.dataset import TrainingData, group_names
 from ...run.seeds import Statistics, statistics
 from ...tasks.scores import Recomputed, SampleScores
@@ -41,7 +43,7 @@ class RowResult:
 @dataclass(frozen=True)
 class TableResult:
     """A finished table. primary: the metric comparisons are made on. metrics: the columns, in order. notes: what a
-    reader of the numbers must know.
+    reader of the numbers must know. samples: of the first fold. overlap: of the training sets of folds (overlap_of).
     """
 
     title: str
@@ -55,6 +57,8 @@ class TableResult:
     samples: Mapping[str, int]
     notes: tuple[str, ...]
     commands: tuple[str, ...] = ()
+    folds: int = 1
+    overlap: float = 0.0
 
     @property
     def comparisons(self) -> dict[str, Comparison]:
@@ -64,7 +68,7 @@ class TableResult:
     @property
     def reach(self) -> Reach | None:
         """What so many seeds can show at all."""
-        return Reach.of(self.comparisons.values())
+        return Reach.of(self.comparisons.values(), self.overlap)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; a comparison holds whether it is significant, `reach` what so many seeds can show at all."""
@@ -100,6 +104,8 @@ def results_of(plan: TablePlan, failures: Sequence[Failure] = ()) -> TableResult
         floors=floors_of(finished, plan.spec.reference),
         samples={split: len(rows) for split, rows in first.resolved.data.splits.items()},
         notes=tuple(dict.fromkeys((*card.notes, *notes, *plan.spec.notes))),
+        folds=len(folds_in(plan)),
+        overlap=overlap_of(plan),
     )
 
 
@@ -110,9 +116,26 @@ def columns(primary: str, card: Sequence[str], there: Iterable[str]) -> tuple[st
 
 
 def floors_of(finished: Sequence[Cell], reference: str) -> Mapping[str, Mapping[str, float]]:
-    """The floors of the reference row's data: a row on one modality has a probe on that modality alone."""
+    """The floors of the reference row's data, over its folds: a row on one modality has a probe on that one alone."""
     ordered = sorted(finished, key=lambda cell: (cell.row.label != reference, -len(cell.resolved.data.features)))
-    return next((cell.run.result["floors"] for cell in ordered if cell.run.result["floors"]), {})
+    found = [cell.run.result["floors"] for cell in ordered if cell.row is ordered[0].row and cell.run.result["floors"]]
+    return {
+        name: {metric: float(np.mean([one[name][metric] for one in found])) for metric in found[0][name]}
+        for name in (found[0] if found else ())
+    }
+
+
+def overlap_of(plan: TablePlan) -> float:
+    """Test samples to all others where folds share training samples, 0 for a single split (Nadeau and Bengio 2003)."""
+    if len(folds_in(plan)) < 2:
+        return 0.0
+    counts = {name: len(rows) for name, rows in plan.cells[0].resolved.data.splits.items()}
+    return counts["test"] / (counts["train"] + counts["val"])
+
+
+def folds_in(plan: TablePlan) -> tuple[str | None, ...]:
+    """The splits of a table's runs."""
+    return tuple(dict.fromkeys(cell.request.split for cell in plan.cells))
 
 
 def row_result(
@@ -140,8 +163,8 @@ def compared(plan: TablePlan, lines: Mapping[str, Sequence[Cell]], metric: str) 
     pairs: dict[str, list[CellPair]] = {}
     for row in plan.spec.rows:
         other = plan.spec.reference if row.against is None else row.against
-        reference = {cell.seed: cell for cell in lines.get(other, [])}
-        both = [(cell, reference[cell.seed]) for cell in lines[row.label] if cell.seed in reference]
+        reference = {cell.repeat: cell for cell in lines.get(other, [])}
+        both = [(cell, reference[cell.repeat]) for cell in lines[row.label] if cell.repeat in reference]
         if row.label != other and both:
             pairs[row.label] = both
     values = [
@@ -149,18 +172,30 @@ def compared(plan: TablePlan, lines: Mapping[str, Sequence[Cell]], metric: str) 
         for both in pairs.values()
     ]
     found = {}
-    for label, test in zip(pairs, seed_tests(values), strict=True):
+    for label, test in zip(pairs, seed_tests(values, overlap_of(plan)), strict=True):
         low, high = over_samples(pairs[label]) or (None, None)
         found[label] = Comparison(**vars(test), metric=metric, low=low, high=high)
     return found
 
 
 def over_samples(pairs: Sequence[CellPair]) -> tuple[float, float] | None:
-    """The bootstrap's interval of the difference of these runs; None where a run has no test predictions."""
+    """The bootstrap's interval of the difference of these runs; None where a run has no test predictions.
+
+    Over folds, the samples of all of them are drawn from, and a run is judged by those of its own.
+    """
     found = [(one.scores, other.scores) for one, other in pairs if one.scores is not None and other.scores is not None]
     if len(found) < len(pairs):
         return None
-    groups = groups_in(pairs[0][0].resolved.data)
+    folds = {one.request.split: one.resolved.data for one, _ in pairs}
+    known = [groups_in(data) for data in folds.values()]
+    groups = None if known[0] is None else [group for of in known for group in of or ()]
+    if len(folds) > 1:
+        sizes = [len(data.splits["test"]) for data in folds.values()]
+        ends = dict(zip(folds, np.cumsum(sizes).tolist(), strict=True))
+        found = [
+            (one.among(ends[cell.request.split], sum(sizes)), other.among(ends[cell.request.split], sum(sizes)))
+            for (one, other), (cell, _) in zip(found, pairs, strict=True)
+        ]
     means = [(one, other) for one, other in found if isinstance(one, SampleScores) and isinstance(other, SampleScores)]
     if len(means) == len(found):
         return bootstrap(differences(means), groups)

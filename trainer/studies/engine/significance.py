@@ -84,27 +84,32 @@ class Reach:
     reached: bool
     seeds_to_reach: int
     deviations: float | None
+    overlap: float = 0.0
 
     @classmethod
-    def of(cls, tests: Iterable[SeedTest]) -> Reach | None:
+    def of(cls, tests: Iterable[SeedTest], overlap: float = 0.0) -> Reach | None:
         """Of a table's comparisons, each counted once; None for a table without."""
         seeds = [test.seeds for test in tests]
         if not seeds:
             return None
         n, m = max(seeds), len(seeds)
         needed = next(k for k in range(2, MOST_SEEDS) if m * 2.0 ** (1 - k) < LEVEL)
-        return cls(n, m, 2.0 ** (1 - n), n >= needed, needed, deviations_needed(n, m))
+        return cls(n, m, 2.0 ** (1 - n), n >= needed, needed, deviations_needed(n, m, overlap), overlap)
 
 
-def seed_tests(pairs: Sequence[Pair]) -> list[SeedTest]:
-    """All comparisons of a table, on the seeds both sides have; at least one each."""
-    raw = [paired_t(*pair) for pair in pairs]
-    flips = holm([sign_flip(*pair) for pair in pairs])
+def seed_tests(pairs: Sequence[Pair], overlap: float = 0.0) -> list[SeedTest]:
+    """All comparisons of a table, on the seeds (and folds) both sides have; at least one each.
+
+    overlap: test samples to training samples of each of several folds, 0 for one split. Folds share training samples,
+    so that their differences are dependent: the t-test is the corrected resampled one, and no sign-flip test is made.
+    """
+    raw = [paired_t(*pair, overlap) for pair in pairs]
+    flips = holm([None if overlap else sign_flip(*pair) for pair in pairs])
     found = []
     for pair, p, corrected, flipped in zip(pairs, raw, holm(raw), flips, strict=True):
         gaps = gaps_of(*pair)
         deviation = float(gaps.std(ddof=1)) if len(gaps) > 1 else None
-        needed = None if p is None else seeds_needed(float(gaps.mean()), deviation or 0.0, len(pairs))
+        needed = None if p is None else seeds_needed(float(gaps.mean()), deviation or 0.0, len(pairs), overlap)
         # Sign-flip has its p without variance too; the rule is one for both.
         flipped = None if p is None else flipped
         found.append(SeedTest(float(gaps.mean()), deviation, len(gaps), corrected, p, flipped, needed))
@@ -116,20 +121,24 @@ def gaps_of(row: Sequence[float], reference: Sequence[float]) -> Any:
     return np.asarray(row, float) - np.asarray(reference, float)
 
 
-def paired_t(row: Sequence[float], reference: Sequence[float]) -> float | None:
-    """Two-sided p of the paired t-test over seeds; None with fewer than two pairs, and without variance to test by."""
+def paired_t(row: Sequence[float], reference: Sequence[float], overlap: float = 0.0) -> float | None:
+    """Two-sided p of the paired t-test over seeds; None with fewer than two pairs, and without variance to test by.
+
+    overlap: of folds; the variance of the mean is then (1/n + overlap) times that of a difference (Nadeau and Bengio,
+    Inference for the generalization error, Machine Learning 52, 2003).
+    """
     gaps = gaps_of(row, reference)
     if len(gaps) < 2 or np.ptp(gaps) < SAME_TO:
         return None
-    return float(p_of_t(gaps.mean(), gaps.std(ddof=1), len(gaps)))
+    return float(p_of_t(gaps.mean(), gaps.std(ddof=1), len(gaps), overlap))
 
 
-def p_of_t(mean: Any, deviation: Any, seeds: Any) -> Any:
+def p_of_t(mean: Any, deviation: Any, seeds: Any, overlap: float = 0.0) -> Any:
     """Two-sided p of Student's t; arguments broadcast."""
     # scipy.stats takes a second to import.
     from scipy.special import stdtr
 
-    return 2 * stdtr(seeds - 1, -np.abs(mean) * np.sqrt(seeds) / deviation)
+    return 2 * stdtr(seeds - 1, -np.abs(mean) / np.sqrt(1 / seeds + overlap) / deviation)
 
 
 def sign_flip(row: Sequence[float], reference: Sequence[float]) -> float | None:
@@ -157,29 +166,34 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def seeds_needed(difference: float, deviation: float, comparisons: int) -> int | None:
+def seeds_needed(difference: float, deviation: float, comparisons: int, overlap: float = 0.0) -> int | None:
     """The fewest seeds at which this mean and deviation are significant by t as the smallest p of so many; None above
     1000 and without deviation."""
     if deviation < SAME_TO:
         return None
     seeds = np.arange(2, MOST_SEEDS + 1)
-    enough = comparisons * p_of_t(difference, deviation, seeds) < LEVEL
+    enough = comparisons * p_of_t(difference, deviation, seeds, overlap) < LEVEL
     return int(seeds[enough.argmax()]) if enough.any() else None
 
 
-def deviations_needed(seeds: int, comparisons: int) -> float | None:
+def deviations_needed(seeds: int, comparisons: int, overlap: float = 0.0) -> float | None:
     """The smallest mean difference, in its standard deviations over seeds, that t can find; None for one seed."""
     if seeds < 2:
         return None
     from scipy.special import stdtrit
 
-    return float(stdtrit(seeds - 1, 1 - LEVEL / (2 * comparisons)) / np.sqrt(seeds))
+    return float(stdtrit(seeds - 1, 1 - LEVEL / (2 * comparisons)) * np.sqrt(1 / seeds + overlap))
 
 
 def reach_note(reach: Reach) -> str:
     """Whether this many seeds can show anything, in words."""
     if reach.deviations is None:
         return "One seed: there is no test over seeds, and nothing can be significant."
+    if reach.overlap:
+        return (
+            f"{reach.seeds} runs a row, {reach.comparisons} comparisons: folds share training samples, and the "
+            f"corrected resampled t-test needs a mean of {reach.deviations:.1f} deviations, however many seeds there are."
+        )
     after = "after Holm over one comparison" if reach.comparisons == 1 else f"after Holm over {reach.comparisons}"
     t = f"The t-test, which takes differences for normal, needs a mean of {reach.deviations:.1f} deviations."
     if reach.reached:

@@ -34,7 +34,8 @@ class Study(ABC):
     """What `pgm table NAME` and `pgm figure NAME` make.
 
     name: as it is typed; aliases: others of its names, the paper's number of the table among them. takes: the options
-    it understands beside those of every study, as fields of `StudyOptions`. has_table, has_figure: what can be asked.
+    it understands beside those of every study, as fields of `StudyOptions`. has_table, has_figure, has_folds: what
+    can be asked.
     """
 
     name: ClassVar[str]
@@ -42,6 +43,7 @@ class Study(ABC):
     takes: ClassVar[tuple[str, ...]] = ()
     has_table: ClassVar[bool] = True
     has_figure: ClassVar[bool] = True
+    has_folds: ClassVar[bool] = True
 
     @abstractmethod
     def spec(self, request: Request, options: StudyOptions) -> TableSpec:
@@ -79,6 +81,12 @@ class Study(ABC):
         if format == "json":
             return json.dumps(results.as_dict(), indent=1)
         return "\n\n".join(TEXTS[format](sheet) for sheet in self.sheets(results))
+
+
+def check_folds(study: Study, request: Request) -> None:
+    """Raise UserError for folds that a study cannot put together."""
+    if request.folds is not None and not study.has_folds:
+        raise UserError(f"{study.name} is of one split. Take one fold at a time: --split fold:0/5:group")
 
 
 def check_format(format: str) -> None:
