@@ -192,7 +192,7 @@ def reach_note(reach: Reach) -> str:
     if reach.overlap:
         return (
             f"{reach.seeds} runs a row, {reach.comparisons} comparisons: folds share training samples, and the "
-            f"corrected resampled t-test needs a mean of {reach.deviations:.1f} deviations, however many seeds there are."
+            f"corrected resampled t-test needs a mean of {reach.deviations:.1f} deviations, whatever the seeds."
         )
     after = "after Holm over one comparison" if reach.comparisons == 1 else f"after Holm over {reach.comparisons}"
     t = f"The t-test, which takes differences for normal, needs a mean of {reach.deviations:.1f} deviations."
