@@ -179,7 +179,7 @@ def as_rich(sheet: Sheet) -> str:
     """For a terminal."""
     table = Table(title=sheet.title, title_justify="left", box=box.SIMPLE)
     for place, name in enumerate(sheet.names):
-        table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
+        table.add_column(name, justify="left" if place == 0 else "right", overflow="fold", no_wrap=place == 0)
     for block in sheet.blocks:
         for cells in block:
             table.add_row(*cells)
