@@ -63,4 +63,4 @@ Look next at
   {runs}/                                   every run: config, metrics per epoch, predictions, weights
   {features}/digits/                        the cache: pgm cache ls, pgm cache verify
   pgm train --cached --method concat --seeds 5
-  pgm extract av_mnist --root DIR           real images and sounds (see README.md)"""
+  pgm extract av_mnist --root DIR           real images and sounds (pgm datasets show av_mnist)"""
