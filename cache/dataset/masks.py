@@ -31,7 +31,7 @@ from ..errors import CorruptStore, PgMError, UserError
 from ..segment.contents import Int64s
 from ..storage import Storage
 from .samples import ids_digest
-from .sealed import MASK, put_table, read_recipe, read_table
+from .sealed import MASK, put_named_table, read_named_table, read_recipe
 
 Bools = npt.NDArray[np.bool_]
 PARTS = ("train", "val", "test")
@@ -92,7 +92,7 @@ def make_mask(
     table = pa.table({"id": list(ids), **{modality: ~hidden[modality] for modality in names}})
     recipe = {"name": name, "rate": rate, "seed": seed, "cells": digest, "achieved": reached}
     try:
-        put_table(dataset, MASK, name, table, recipe)
+        put_named_table(dataset, MASK, name, table, recipe)
     except (OSError, PgMError) as error:
         told = f"The missing-modality masks are not saved, {dataset.url} cannot be written to ({error})."
         return Mask(rate, seed, hidden, parts, reached, told)
@@ -164,7 +164,7 @@ def saved(dataset: Storage, name: str, names: Sequence[str], digest: str, presen
         return None
     except CorruptStore as error:
         raise CorruptStore(f"{error}. Delete {seal} and {remedy}") from error
-    table = read_table(dataset, MASK, name, recipe["table"], remedy)
+    table = read_named_table(dataset, MASK, name, recipe["table"], remedy)
     if recipe["cells"] != digest or table.num_rows != len(present) or table.column_names != ["id", *names]:
         raise CorruptStore(f"{seal} belongs to other samples than those it lies beside. Delete it and {remedy}")
     return {modality: ~table[modality].to_numpy() for modality in names}

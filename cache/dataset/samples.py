@@ -36,34 +36,43 @@ def check_samples(samples: pa.Table) -> None:
 
 def put_samples(dataset: Storage, samples: pa.Table) -> str:
     """Keep a table of samples; returns the digest it is named by."""
-    content = parquet_bytes(samples)
-    digest = digest_of({"": [content]})
-    put_named(dataset, samples_key(digest), [content], digest)
-    return digest
+    return put_table(dataset, FOLDER, samples)
 
 
 def read_samples(dataset: Storage, digest: str) -> Any:
     """The table of this digest, checked by it. Raises CorruptStore."""
-    key = samples_key(digest)
-    try:
-        content = dataset.local(key, digest).read_bytes()
-        if digest_of({"": [content]}) != digest:
-            raise CorruptStore(f"{dataset.url}/{key} is not as it was written; run `pgm cache verify`")
-        return pq.read_table(pa.BufferReader(content))
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise CorruptStore(f"{dataset.url}/{key} is missing or unreadable ({error}); run `pgm cache verify`") from error
+    return read_table(dataset, FOLDER, digest, "Run `pgm cache verify`")
 
 
 def samples_key(digest: str) -> str:
     """Where a table of samples lies below a dataset."""
-    return f"{FOLDER}/{digest}.parquet"
+    return table_key(FOLDER, digest)
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
-    """A Parquet file; the same table gives the same bytes."""
+def put_table(dataset: Storage, folder: str, table: pa.Table) -> str:
+    """Keep a table as a Parquet file named by the digest of its bytes; returns that. Equal tables are one file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
+    digest = digest_of({"": [sink.getbuffer()]})
+    put_named(dataset, table_key(folder, digest), [sink.getbuffer()], digest)
+    return digest
+
+
+def read_table(dataset: Storage, folder: str, digest: str, remedy: str) -> Any:
+    """The table of this digest. Raises CorruptStore, which ends in `remedy`, where it is not as it was written."""
+    key = table_key(folder, digest)
+    try:
+        content = dataset.local(key, digest).read_bytes()
+    except FileNotFoundError:
+        content = b""
+    if digest_of({"": [content]}) != digest:
+        raise CorruptStore(f"{dataset.url}/{key} is missing or not as it was written. {remedy}")
+    return pq.read_table(pa.BufferReader(content))
+
+
+def table_key(folder: str, digest: str) -> str:
+    """Where the table of this digest lies below a dataset."""
+    return f"{folder}/{digest}.parquet"
 
 
 def ids_digest(sample_ids: Sequence[str]) -> str:

@@ -9,15 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..errors import CorruptStore
 from ..storage import Storage
-from ..storage.base import digest_of, put_named
 from ..storage.sealed_json import put_sealed, read_sealed
-from .samples import parquet_bytes
-
-TABLE = ".parquet"
+from .samples import put_table, read_table, table_key
 
 
 @dataclass(frozen=True)
@@ -32,21 +27,15 @@ class Kind:
         """Where the recipe of a table lies in a dataset."""
         return f"{self.folder}/{name}{self.seal}"
 
-    def table_key(self, digest: str) -> str:
-        """Where the table of this digest lies in a dataset."""
-        return f"{self.folder}/{digest}{TABLE}"
-
 
 SPLIT = Kind("split", "splits", ".split.json")
 MASK = Kind("mask", "masks", ".mask.json")
 KINDS = (SPLIT, MASK)
 
 
-def put_table(dataset: Storage, kind: Kind, name: str, table: pa.Table, recipe: Mapping[str, Any]) -> bool:
+def put_named_table(dataset: Storage, kind: Kind, name: str, table: pa.Table, recipe: Mapping[str, Any]) -> bool:
     """Put the table, then its seal with the recipe; False where the name was taken meanwhile."""
-    content = parquet_bytes(table)
-    digest = digest_of({"": [content]})
-    put_named(dataset, kind.table_key(digest), [content], digest)
+    digest = put_table(dataset, kind.folder, table)
     return put_sealed(dataset, kind.seal_key(name), {f"pgm_{kind.thing}": 2, "table": digest, **recipe})
 
 
@@ -55,20 +44,10 @@ def read_recipe(dataset: Storage, kind: Kind, name: str) -> dict[str, Any]:
     return read_sealed(dataset, kind.seal_key(name))
 
 
-def read_table(dataset: Storage, kind: Kind, name: str, digest: str, remedy: str) -> pa.Table:
+def read_named_table(dataset: Storage, kind: Kind, name: str, digest: str, remedy: str) -> Any:
     """The table of this digest. Raises CorruptStore, which ends in `remedy`, where it is not as it was written."""
-    key = kind.table_key(digest)
-    try:
-        content = dataset.local(key, digest).read_bytes()
-    except FileNotFoundError:
-        content = b""
-    if digest_of({"": [content]}) != digest:
-        where = f"{dataset.url}/{key}"
-        raise CorruptStore(
-            f"{where} is missing or not as it was written. "
-            f"Delete {where} and {dataset.url}/{kind.seal_key(name)}, and {remedy}"
-        )
-    return pq.read_table(pa.BufferReader(content))
+    files = f"{dataset.url}/{table_key(kind.folder, digest)} and {dataset.url}/{kind.seal_key(name)}"
+    return read_table(dataset, kind.folder, digest, f"Delete {files}, and {remedy}")
 
 
 def table_names(dataset: Storage, kind: Kind) -> list[str]:

@@ -20,7 +20,8 @@ from ..storage import Storage
 from .card import SPLITS
 from .dataset import CachedDataset
 from .draw import By, Numbers, draw
-from .sealed import SPLIT, put_table, read_recipe, read_table, table_names
+from .samples import table_key
+from .sealed import SPLIT, put_named_table, read_named_table, read_recipe, table_names
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -75,7 +76,7 @@ def make_split(
     told = {part: int((column == part).sum()) for part in SPLITS}
     groups = {part: len(np.unique(keys[column == part])) for part in SPLITS} if by == "group" else {}
     made = NamedSplit(name, by, val, test, seed, told, dataset.version.sample_ids, groups)
-    if name in split_names(dataset) or not put_table(dataset.storage, SPLIT, name, table, asdict(made)):
+    if name in split_names(dataset) or not put_named_table(dataset.storage, SPLIT, name, table, asdict(made)):
         return same_split(dataset, made, table)
     return made
 
@@ -190,7 +191,7 @@ def read_split(dataset: Storage, name: str) -> tuple[NamedSplit, pa.Table]:
     """A split and its table, each after its checksum. Raises CorruptStore."""
     recipe, digest = split_from(dataset, name)
     remedy = f"draw the split again: {recipe.command(dataset.name)}"
-    return recipe, read_table(dataset, SPLIT, name, digest, remedy)
+    return recipe, read_named_table(dataset, SPLIT, name, digest, remedy)
 
 
 def split_from(dataset: Storage, name: str) -> tuple[NamedSplit, str]:
@@ -205,7 +206,7 @@ def split_from(dataset: Storage, name: str) -> tuple[NamedSplit, str]:
 
 def table_url(dataset: CachedDataset, name: str) -> str:
     """Where a split's table lies: an ordinary Parquet file."""
-    return f"{dataset.storage.url}/{SPLIT.table_key(split_from(dataset.storage, name)[1])}"
+    return f"{dataset.storage.url}/{table_key(SPLIT.folder, split_from(dataset.storage, name)[1])}"
 
 
 def seal_url(dataset: Storage, name: str) -> str:

@@ -17,6 +17,7 @@ from ..storage.base import fetch_checked, in_memory, joined, put_named, total_by
 from ..store import Log, Store, Version
 from ..store.version import draft_of, index_key
 from .dataset import CachedDataset, DatasetVersion, publish, version_from
+from .samples import table_key
 from .sealed import KINDS, read_recipe, table_names
 
 AT_ONCE = 4  # segments, of 64 MiB or so each
@@ -71,7 +72,7 @@ def copy_dataset(
         for name in table_names(source.storage, kind):
             if name not in taken:
                 digest = read_recipe(source.storage, kind, name)["table"]
-                copy_named(source.storage, target, kind.table_key(digest), digest)
+                copy_named(source.storage, target, table_key(kind.folder, digest), digest)
                 target.put(kind.seal_key(name), [source.storage.read(kind.seal_key(name))])
     version = published(source, target, numbers)
     return Copied(version, version.stores == numbers, segments, size, there)

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptStore, PgMError
-from ..segment import SEGMENTS, read_segment
-from ..segment.check import is_intact
+from ..segment import SEGMENTS, is_intact, read_segment
 from ..storage import Storage, storage_at
 from ..storage.base import joined
 from ..store import Index, Log, Store, Version
@@ -25,7 +24,7 @@ from ..store.version import VERSIONS, index_key, version_key
 from ..store.version import version_from as store_version
 from .dataset import version_from
 from .samples import ids_digest, read_samples, samples_key
-from .sealed import KINDS, read_recipe, read_table, table_names
+from .sealed import KINDS, read_named_table, read_recipe, table_names
 
 THREADS = 2
 NAMED = 5
@@ -107,7 +106,7 @@ def verify_dataset(dataset: Storage) -> Report:
         for name in table_names(dataset, kind):
             try:
                 recipe = read_recipe(dataset, kind, name)
-                read_table(dataset, kind, name, recipe["table"], f"draw the {kind.thing} again")
+                read_named_table(dataset, kind, name, recipe["table"], f"draw the {kind.thing} again")
             except (PgMError, KeyError) as error:
                 problems.append(Problem(kind.seal_key(name), f"is not as it was written ({error})"))
     sizes = [dataset.size(key) or 0 for key in (*map(version_key, log.numbers()), *map(samples_key, tables))]

@@ -1,7 +1,6 @@
 """One immutable piece of a store: features of some samples, in Zarr v3 or HDF5, named by its inputs and its bytes."""
 
 from .buffers import Buffers as Buffers
-from .check import is_intact as is_intact
 from .contents import SEGMENTS as SEGMENTS
 from .contents import STATUSES as STATUSES
 from .contents import Codec as Codec
@@ -16,6 +15,7 @@ from .read import open_segment as open_segment
 from .read import read_segment as read_segment
 from .write import Packed as Packed
 from .write import Segment as Segment
+from .write import is_intact as is_intact
 from .write import pack_features as pack_features
 from .write import pack_segment as pack_segment
 from .write import put_segment as put_segment

@@ -13,8 +13,7 @@ import numpy as np
 
 from ..errors import RunFailed
 from ..storage import Storage
-from ..storage.base import Parts, digest_of, joined, total_bytes
-from .check import is_intact
+from ..storage.base import Parts, digest_of, is_whole, joined, total_bytes
 from .contents import (
     SEGMENTS,
     Codec,
@@ -134,6 +133,12 @@ def put_segments(store: Storage, packed: Iterable[Packed]) -> Iterator[Segment]:
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()
+
+
+def is_intact(store: Storage, name: str) -> bool:
+    """Read all of a segment and hold it against its name; False where anything is changed, missing or added."""
+    parsed = SegmentName.parse(name)
+    return parsed is not None and is_whole(store, joined(SEGMENTS, name), parsed.content)
 
 
 def put_objects(store: Storage, key: str, objects: Mapping[str, Parts]) -> bool:

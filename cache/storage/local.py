@@ -140,11 +140,11 @@ class LocalStorage(Storage):
             # Out of the way in one step: whoever looks sees the whole group, or none of it.
             doomed = _temporary(path)
             os.rename(path, doomed)
-            sync(path.parent)
+            self._settle([path.parent])
             shutil.rmtree(doomed)
         elif path.exists():
             path.unlink(missing_ok=True)
-            sync(path.parent)
+            self._settle([path.parent])
 
     def flush(self, key: str) -> None:
         with suppress(FileNotFoundError):

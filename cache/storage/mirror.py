@@ -4,8 +4,9 @@
 the disk could give it). Objects never change, so what is there is right; a process that has mapped a file keeps it when
 it is removed, and whoever asks for it again fetches it again.
 
-Nothing waits for the disk here, so a machine that loses power may leave anything under an entry's name: what was last
-used before this one started is held against its digest again.
+Who reads does not wait for the disk: a thread behind does, and removes what the disk refuses to keep. A machine that
+loses power may leave anything under an entry's name: what was last used before this one started is held against its
+digest again.
 """
 
 import contextlib
@@ -14,15 +15,16 @@ import re
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import xxhash
 
 from ..errors import RunFailed, UserError
 from .base import Storage, Stream, fetch_checked, is_whole
-from .local import TEMPORARY, LocalStorage
+from .local import TEMPORARY, LocalStorage, sync
 
 FOLDER = "PGM_MIRROR"
 SIZE = "PGM_MIRROR_SIZE"
@@ -55,7 +57,18 @@ class Mirror:
             os.utime(place)
         except FileNotFoundError:
             self._fetch(storage, key, digest, place.name)
+            settling().submit(self._settle, place)
         return place
+
+    def _settle(self, place: Path) -> None:
+        """Wait for the disk; an entry that it could not keep goes, and who asks for it next fetches it again."""
+        try:
+            for path in [*place.rglob("*"), place]:
+                sync(path)
+        except FileNotFoundError:
+            pass  # it had to make room
+        except OSError:
+            self._here.delete(place.name)
 
     @property
     def _here(self) -> LocalStorage:
@@ -132,6 +145,12 @@ class Mirror:
                 size = sum(file.stat().st_size for file in files)
                 found.append((path.stat().st_mtime, size, name))
         return found
+
+
+@cache
+def settling() -> ThreadPoolExecutor:
+    """The thread that waits for the disk. A process ends when it has done so."""
+    return ThreadPoolExecutor(1, "pgm-mirror")
 
 
 def is_of_disk(error: RunFailed) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,29 @@ def test_what_a_power_cut_left_under_an_entry_s_name_is_fetched_again(storage: S
 def test_a_mirrored_object_waits_for_no_disk(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     storage.local(*put(storage, "whatever made the folder")[:2])
     key, digest, content = put(storage, "a")
-    monkeypatch.setattr(os, "fsync", lambda descriptor: pytest.fail("waited"))
+    answered = threading.Event()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: answered.wait(10))
     assert storage.local(key, digest).read_bytes() == content
+    answered.set()
+
+
+def test_what_the_disk_could_not_keep_is_fetched_again(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page cache took it, and the disk refuses it later: after that its pages may read as anything."""
+    storage.local(*put(storage, "whatever made the folder")[:2])
+    mirror.settling().submit(int).result()
+    key, digest, content = put(storage, "a")
+
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", broken)
+        path = storage.local(key, digest)
+        mirror.settling().submit(int).result()
+    assert not path.exists()
+    assert storage.local(key, digest).read_bytes() == content
+    mirror.settling().submit(int).result()
+    assert path.exists()
 
 
 def test_who_has_mapped_a_file_keeps_it(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
