@@ -4,9 +4,9 @@
 the disk could give it). Objects never change, so what is there is right; a process that has mapped a file keeps it when
 it is removed, and whoever asks for it again fetches it again.
 
-Who reads does not wait for the disk: a thread behind does, and removes what the disk refuses to keep. A machine that
-loses power may leave anything under an entry's name: what was last used before this one started is held against its
-digest again.
+Nobody waits for the disk here. A thread asks it, when it must have written, and removes what it could not keep. A
+machine that loses power may leave anything under an entry's name: what was last used before this one started is held
+against its digest again.
 """
 
 import contextlib
@@ -15,10 +15,10 @@ import re
 import shutil
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
+from queue import SimpleQueue
 
 import xxhash
 
@@ -31,6 +31,7 @@ SIZE = "PGM_MIRROR_SIZE"
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 KEPT = 0.8  # of its size, after making room
 CLOCK = 60.0  # seconds by which a machine's clock may be set right after its start
+WRITTEN = 60.0  # seconds in which a kernel writes what it was given: then a flush costs nothing, and tells of errors
 ABANDONED = 3600.0  # seconds after which a half-fetched object is nobody's
 
 
@@ -57,11 +58,11 @@ class Mirror:
             os.utime(place)
         except FileNotFoundError:
             self._fetch(storage, key, digest, place.name)
-            settling().submit(self._settle, place)
+        unsettled().put((time.monotonic() + WRITTEN, self, place))
         return place
 
-    def _settle(self, place: Path) -> None:
-        """Wait for the disk; an entry that it could not keep goes, and who asks for it next fetches it again."""
+    def settle(self, place: Path) -> None:
+        """Remove an entry that the disk could not keep: who asks for it next fetches it again."""
         try:
             for path in [*place.rglob("*"), place]:
                 sync(path)
@@ -148,9 +149,18 @@ class Mirror:
 
 
 @cache
-def settling() -> ThreadPoolExecutor:
-    """The thread that waits for the disk. A process ends when it has done so."""
-    return ThreadPoolExecutor(1, "pgm-mirror")
+def unsettled() -> "SimpleQueue[tuple[float, Mirror, Path]]":
+    """Entries that were used, and when to ask the disk for each; what does. A process ends without waiting for it."""
+    queue: SimpleQueue[tuple[float, Mirror, Path]] = SimpleQueue()
+
+    def ask() -> None:
+        while True:
+            due, mirror, place = queue.get()
+            time.sleep(max(0.0, due - time.monotonic()))
+            mirror.settle(place)
+
+    threading.Thread(target=ask, name="pgm-mirror", daemon=True).start()
+    return queue
 
 
 def is_of_disk(error: RunFailed) -> bool:
