@@ -88,6 +88,7 @@ def train_and_tell(
     request: Request, seeds: int, feed: str, force: bool, tensorboard: Path | None, as_json: bool
 ) -> None:
     """Train what was asked, showing progress, and print the outcome."""
+    from .advice import advice
     from .display import TrainingDisplay
     from .seeds import summary, train_seeds
     from .tensorboard import listeners
@@ -97,11 +98,14 @@ def train_and_tell(
         raise UserError(f"--seeds is 1 or more, not {seeds}.")
     with TrainingDisplay() as display, listeners(display, tensorboard) as listener:
         how = Execution(feed=feed, force=force, listener=listener)
-        finished = summary(train_seeds(request, seeds, how))
+        trained = train_seeds(request, seeds, how)
+    finished = summary(trained)
     if as_json:
         print(json.dumps(finished, indent=1))
-    else:
-        print_outcome(finished)
+        return
+    print_outcome(finished)
+    for line in advice(request, trained[0], finished):
+        print(line, file=sys.stderr)
 
 
 def print_outcome(result: dict[str, Any]) -> None:

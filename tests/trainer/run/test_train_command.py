@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,10 @@ from pgm.cache import open_dataset, publish
 from pgm.cache.errors import IdentityMismatch, NotFound, PgMError, UserError
 from pgm.trainer import Run, list_runs, open_run
 from pgm.trainer.run import commands as trainer_commands
+from pgm.trainer.run.advice import below
 from pgm.trainer.run.events import BatchFinished, Event, RunFinished
 from pgm.trainer.run.inference import evaluate_run, predict
+from pgm.trainer.tasks import SentimentRegression
 from typer.testing import CliRunner
 
 SMALL = ["--set", "dim=8", "--set", "heads=2", "--set", "feedforward=16", "--epochs", "2", "--pretrain-epochs", "1"]
@@ -200,3 +203,20 @@ def test_runs_are_found_by_their_beginning(toy: Path, finished: Run) -> None:
         open_run(root, "zz")
     assert finished.environment["packages"]["torch"]
     assert finished.config["method"]["head"]["dim"] == 8
+
+
+def test_it_says_what_is_below_a_floor_and_what_to_run_next(toy: Path, tmp_path: Path) -> None:
+    """A network that learns nothing is below the probe; the command it names can be run as it stands."""
+    asked = ("train", "--cached", "--features", toy, "--runs", tmp_path, "--method", "concat", *SMALL)
+    said = call(*asked, "--set", "lr=1e-9", "--seeds", "2").stderr
+    assert re.search(r"concat is below the linear probe \(0\.\d{3} against 0\.\d{3} accuracy\)", said)
+    assert "One seed" not in said
+    assert f"pgm table fusion --dataset toy --methods pgm,concat --features {toy} --runs {tmp_path}" in said
+
+
+def test_a_floor_above_is_told_where_less_is_better() -> None:
+    result = {"method": "pgm", "test": {"mae": 1.5}, "floors": {"majority": {"mae": 1.2}, "linear_probe": {"mae": 1.9}}}
+    task = SentimentRegression()
+    task.primary = "mae"
+    [line] = below(task, result)
+    assert "pgm is below the majority (1.500 against 1.200 mae)" in line
