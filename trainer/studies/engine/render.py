@@ -134,6 +134,8 @@ def captions(result: TableResult) -> list[str]:
         notes.append(
             "p (sign-flip): paired sign-flip test over seeds, Holm-corrected, from six seeds on; it marks nothing."
         )
+    if further := {name for row in result.rows for name in row.test} - set(result.metrics):
+        notes.append(f"{len(further)} further metrics are in --json and --format csv: {', '.join(sorted(further))}.")
     if any(row.paper for row in result.rows):
         notes.append(
             "The paper's encoders and protocol are its own: its numbers stand beside ours, nothing is tuned to them."
