@@ -91,7 +91,7 @@ def run(mix: dict[str, Any], seed: int, epochs: int) -> Trained:
     return Trained(accuracy, before, shares(model, test), probes(model, test))
 
 
-def spread(values: list[float], digits: int = 1) -> str:
+def summary(values: list[float], digits: int = 1) -> str:
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
 
@@ -99,8 +99,8 @@ def spread(values: list[float], digits: int = 1) -> str:
 def gate_lines(name: str, mix: dict[str, Any], runs: list[Trained]) -> None:
     best = bayes_accuracy(SyntheticConfig(**mix, tokens=4, dim=32, noise=1.0), ("a", "b"))
     for m in ("a", "b"):
-        cells = [spread([getattr(r, when)[m][i] for r in runs]) for i in range(3) for when in ("before", "after")]
-        score = f"{spread([100 * r.accuracy for r in runs])} of {100 * best:.1f}" if m == "a" else ""
+        cells = [summary([getattr(r, when)[m][i] for r in runs]) for i in range(3) for when in ("before", "after")]
+        score = f"{summary([100 * r.accuracy for r in runs])} of {100 * best:.1f}" if m == "a" else ""
         print(f"| {name if m == 'a' else ''} | {m} | " + " | ".join(cells) + f" | {score} |")
 
 
@@ -136,7 +136,7 @@ def main() -> None:
     print("\n| task | bit in a | read from u | read from p |\n|" + "---|" * 4)
     for name, runs in results.items():
         for bit in runs[0].probes:
-            cells = [spread([100 * r.probes[bit][i] for r in runs]) for i in range(2)]
+            cells = [summary([100 * r.probes[bit][i] for r in runs]) for i in range(2)]
             print(f"| {name} | {bit} | {cells[0]} | {cells[1]} |")
 
 

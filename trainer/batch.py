@@ -24,12 +24,12 @@ class Having:
     """The samples of a batch that have what was asked for: mask (B,) bool, and their number where the host knows it."""
 
     mask: Tensor
-    known: int | None = None
+    number: int | None = None
 
     @cached_property
     def count(self) -> int:
         """Their number, read from the mask where nobody knows it."""
-        return int(self.mask.sum()) if self.known is None else self.known
+        return int(self.mask.sum()) if self.number is None else self.number
 
     @cached_property
     def index(self) -> Tensor:
@@ -67,8 +67,8 @@ class Inputs:
         mask = torch.stack([self.present(m) for m in modalities]).all(dim=0)
         if self.lengths is None:
             return Having(mask)
-        known = [self.lengths[m] > 0 for m in modalities]
-        return Having(mask, int(np.logical_and.reduce(known).sum()))
+        present = [self.lengths[m] > 0 for m in modalities]
+        return Having(mask, int(np.logical_and.reduce(present).sum()))
 
     @property
     def totals(self) -> dict[str, int]:
@@ -78,8 +78,9 @@ class Inputs:
     def only(self, *modalities: str) -> Inputs:
         """The same samples with every other modality missing."""
         masks = {name: mask if name in modalities else torch.zeros_like(mask) for name, mask in self.masks.items()}
-        known = self.lengths
-        lengths = None if known is None else {m: n if m in modalities else np.zeros_like(n) for m, n in known.items()}
+        lengths = self.lengths
+        if lengths is not None:
+            lengths = {m: n if m in modalities else np.zeros_like(n) for m, n in lengths.items()}
         return replace(self, masks=masks, lengths=lengths)
 
     def restricted(self, modality: str | None) -> Inputs:

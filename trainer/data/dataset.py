@@ -52,7 +52,7 @@ OF_THE_SAMPLES = ("dataset",)
 class TrainingData:
     """targets (N,) for all samples of the dataset; splits: name -> rows of samples; features by modality.
 
-    samples: their table as used. said: what opening the data brought up. storage, version: the dataset's place, and
+    samples: their table as used. own_notes: what opening the data brought up. storage, version: its place, and
     which of its versions was opened.
     """
 
@@ -66,7 +66,7 @@ class TrainingData:
     splits: Mapping[str, Rows]
     features: Mapping[str, Features]
     digest: str
-    said: tuple[str, ...]
+    own_notes: tuple[str, ...]
     samples: pa.Table
 
     def labels(self, columns: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -79,7 +79,7 @@ class TrainingData:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the numbers must know. Sources are compared on first use: a finished run never asks."""
         shared = (str(shared_sources(store, self.splits)) for store in self.features.values())
-        return tuple(dict.fromkeys((*self.said, *filter(None, shared), *self.card.notes)))
+        return tuple(dict.fromkeys((*self.own_notes, *filter(None, shared), *self.card.notes)))
 
     @cached_property
     def masks(self) -> dict[tuple[float, int], Mask]:
@@ -159,7 +159,14 @@ def load_data(
         splits=splits,
         features=features,
         digest=content_digest(samples, card, targets, splits, features),
-        said=(*limited(dataset), *named, *notes, *dropped, *defined(task, targets, splits), *random_encoders(features)),
+        own_notes=(
+            *limited(dataset),
+            *named,
+            *notes,
+            *dropped,
+            *defined(task, targets, splits),
+            *random_encoders(features),
+        ),
         samples=samples,
     )
 

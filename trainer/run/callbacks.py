@@ -110,8 +110,8 @@ def notes_of(callbacks: Sequence[Callback], history: Sequence[Record]) -> list[s
     """What a reader of the numbers must know: which stages were ended before their time."""
     return [
         f"Stage {stop['stage']} was stopped after epoch {stop['epoch']} by {name}."
-        for name, said in outcome(callbacks, history).items()
-        for stop in said["stopped"]
+        for name, found in outcome(callbacks, history).items()
+        for stop in found["stopped"]
     ]
 
 

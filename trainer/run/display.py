@@ -92,8 +92,8 @@ class TrainingDisplay:
         self.bars.stop()
         for stage in list(self.tasks):
             self.bars.remove_task(self.tasks.pop(stage))
-        said = "already trained" if run.reused else f"done in {run.seconds:.1f} s"
-        self.console.print(f"run {run.run} {said}; test: {numbers(run.test)}")
+        outcome = "already trained" if run.reused else f"done in {run.seconds:.1f} s"
+        self.console.print(f"run {run.run} {outcome}; test: {numbers(run.test)}")
 
 
 def epoch_line(epoch: EpochFinished) -> str:

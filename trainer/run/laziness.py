@@ -60,7 +60,7 @@ class Measure:
     """What a study of laziness measures of a run (studies/engine/plan.py): nothing of one on a single modality."""
 
     def there(self, run: Run) -> bool:
-        return len(run.config["widths"]) < 2 or known(run) is not None
+        return len(run.config["widths"]) < 2 or kept(run) is not None
 
     def make(self, resolved: Resolved) -> None:
         keep(resolved.run, measure(resolved))
@@ -83,7 +83,7 @@ def keep(run: Run, found: Laziness) -> None:
     write_sealed_json(path_of(run), {"run": run.id, "scores": scores, "gap": found.gap})
 
 
-def known(run: Run) -> Laziness | None:
+def kept(run: Run) -> Laziness | None:
     """What was measured of a run; None where nothing was, or where the file is damaged and has to be made again."""
     try:
         found = read_sealed_json(path_of(run))

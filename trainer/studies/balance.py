@@ -6,9 +6,7 @@ against its uni-modally trained twin, the row single:NAME at the same seed; both
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..run.laziness import Measure, check, gradient_means, gradient_norms, known, shapley_shares
+from ..run.laziness import Measure, check, gradient_means, gradient_norms, kept, shapley_shares
 from ..run.request import Request, resolve
 from ..run.runs import Run
 from ..run.seeds import mean_and_deviation
 from .engine.options import StudyOptions, methods_named, modalities_and_task
 from .engine.plan import Cell, TablePlan, reason_against
-from .engine.render import TESTED, Sheet, as_csv, mean_cell, sheet_of
+from .engine.render import Record, Sheet, mean_cell, records_of, score_record, sheet_of
 from .engine.results import TableResult, results_of
 from .engine.runner import Failure
 from .engine.study import Row, Study, TableSpec
@@ -129,19 +127,15 @@ class Balance(Study):
         short = dataclasses.replace(results.table, metrics=(results.table.primary,))
         return [sheet_of(short), alone_sheet(results), share_sheet(results)]
 
-    def csv(self, results: BalanceResult) -> str:
-        """The table's own lines, then one a method and measure: inside:NAME, underuse:NAME, gap, shapley:NAME, ..."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        by_label = {row.label: row for row in results.table.rows}
+    def records(self, results: BalanceResult) -> list[Record]:
+        """The table's own, then one a method and measure: inside:NAME, underuse:NAME, gap, shapley:NAME, ..."""
+        found, by_label = records_of(results.table), {row.label: row for row in results.table.rows}
         for row in results.rows:
             own = by_label[row.label]
-            seeds, runs = " ".join(map(str, row.seeds)), " ".join(own.runs)
-            for name, score in measures(row):
-                values = " ".join(f"{value:.6f}" for value in score["values"])
-                numbers = [score["mean"], score["std"], values, seeds, own.parameters, "", runs]
-                writer.writerow([results.table.dataset, row.label, own.method, name, *numbers, *[""] * len(TESTED)])
-        return (as_csv(results.table) + "\n" + text.getvalue()).rstrip("\n")
+            shared = {"dataset": results.table.dataset, "row": row.label, "method": own.method}
+            more = {"parameters": own.parameters, "runs": " ".join(own.runs)}
+            found += [{**shared, "metric": m, **score_record(score, row.seeds), **more} for m, score in measures(row)]
+        return found
 
     def alt_text(self, plan: TablePlan, results: BalanceResult) -> str:
         """In words."""
@@ -178,7 +172,7 @@ def row_laziness(
     alone: Mapping[str, Mapping[int, float]],
 ) -> RowLaziness:
     """One method from its measured runs. nothing: the majority guess's score; alone: modality, seed to twin's score."""
-    measured = [(cell, found) for cell in cells if cell.run.finished and (found := known(cell.run)) is not None]
+    measured = [(cell, found) for cell in cells if cell.run.finished and (found := kept(cell.run)) is not None]
     scores = [found.of(metric) for _, found in measured]
     seeds = tuple(cell.seed for cell, _ in measured)
     inside = {m: [score[frozenset({m})] for score in scores] for m in modalities}

@@ -7,11 +7,9 @@ training rate stays, or two rates are both above what the data allows) is traine
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +26,20 @@ from ..tasks import Task
 from .engine.options import StudyOptions, methods_named, modalities_and_task
 from .engine.plan import Cell, TablePlan, reason_against
 from .engine.rates import rates_of
-from .engine.render import SAME, TESTED, Sheet, budget_notes, percent, seed_notes, tested_cells
+from .engine.render import (
+    SAME,
+    Record,
+    Sheet,
+    budget_notes,
+    mean_cell,
+    percent,
+    score_record,
+    seed_notes,
+    tested_record,
+)
+from .engine.results import Result
 from .engine.runner import Failure
-from .engine.significance import LEVEL, Pair, Reach, SeedTest, seed_tests
+from .engine.significance import LEVEL, Pair, SeedTest, seed_tests
 from .engine.study import Row, Study, TableSpec
 
 if TYPE_CHECKING:
@@ -95,29 +104,20 @@ class MissingLine:
 
 
 @dataclass(frozen=True)
-class MissingResult:
-    """A finished table. rates: asked and achieved, a column each. moved: what the rate of the columns is of. primary:
-    the metric comparisons are made on.
+class MissingResult(Result):
+    """A finished table: methods by rates. rates: asked and achieved, a column each. moved: what the rate of the columns
+    is of.
     """
 
-    title: str
-    dataset: str
-    task: str
-    reference: str
     moved: str
     fill: str
     mask_seed: int
-    primary: str
-    metrics: tuple[str, ...]
     rates: tuple[Mapping[str, float], ...]
     lines: tuple[MissingLine, ...]
-    floors: Mapping[str, Mapping[str, float]]
-    samples: Mapping[str, int]
-    notes: tuple[str, ...]
 
     @property
     def comparisons(self) -> dict[str, SeedTest]:
-        """Every comparison once, by method and the first rate it stands for."""
+        """By method and the first rate it stands for."""
         once: dict[int, tuple[str, SeedTest]] = {}
         for line in self.lines:
             for cell in line.cells:
@@ -125,20 +125,6 @@ class MissingResult:
                     # Columns with one mask share one object.
                     once.setdefault(id(cell.comparison), (f"{line.method} at {cell.rate:g}", cell.comparison))
         return dict(once.values())
-
-    @property
-    def reach(self) -> Reach | None:
-        """What so many seeds can show at all."""
-        return Reach.of(self.comparisons.values())
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able; `reach`: what so many seeds can show at all."""
-        value = {**asdict(self), "reach": self.reach and asdict(self.reach)}
-        for line, written in zip(self.lines, value["lines"], strict=True):
-            for cell, number in zip(line.cells, written["cells"], strict=True):
-                if cell.comparison is not None:
-                    number["comparison"]["significant"] = cell.comparison.significant
-        return value
 
 
 class MissingModalities(Study):
@@ -204,7 +190,7 @@ class MissingModalities(Study):
         )
         metric = data.task.primary
         tests = compared(spec, found, metric)
-        said = dict.fromkeys(n for result in results for n in result["notes"] if not n.startswith(MISSING_NOTE))
+        notes = dict.fromkeys(n for result in results for n in result["notes"] if not n.startswith(MISSING_NOTE))
         lines = tuple(
             MissingLine(
                 m,
@@ -230,7 +216,7 @@ class MissingModalities(Study):
             lines=lines,
             floors={name: scores for name, scores in floors.items() if name == "majority"},
             samples={split: len(rows) for split, rows in data.splits.items()},
-            notes=tuple(dict.fromkeys((*spec.notes, *data.card.notes, *said))),
+            notes=tuple(dict.fromkeys((*spec.notes, *data.card.notes, *notes))),
         )
 
     def sheets(self, results: MissingResult) -> list[Sheet]:
@@ -248,46 +234,23 @@ class MissingModalities(Study):
         names = ["method", *(f"{rate['asked']:g} ({achieved(results, rate):.3f})" for rate in results.rates)]
         return [Sheet(results.title, names, [scores, floors, changes, against], captions(results))]
 
-    def csv(self, results: MissingResult) -> str:
-        """One line a method, rate and metric, fractions, every seed's value."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        names = [
-            "dataset",
-            "method",
-            "rate",
-            "train_achieved",
-            "test_achieved",
-            "metric",
-            "mean",
-            "std",
-            "values",
-            "seeds",
-        ]
-        writer.writerow([*names, "change", "reference", *TESTED, "runs"])
+    def records(self, results: MissingResult) -> list[Record]:
+        """One a method, rate and metric: fractions, every seed's value."""
+        found: list[Record] = []
         for line in results.lines:
             for rate, cell in zip(results.rates, line.cells, strict=True):
+                shared = {"dataset": results.dataset, "method": line.method, "rate": cell.rate}
+                shared |= {"train_achieved": rate["train"], "test_achieved": rate["test"]}
                 for metric, score in cell.test.items():
-                    values = " ".join(f"{value:.6f}" for value in score["values"])
-                    row = [results.dataset, line.method, cell.rate, rate["train"], rate["test"], metric, score["mean"]]
-                    row += [score["std"], values, " ".join(map(str, cell.seeds))]
-                    change = cell.change["mean"] if cell.change and metric == results.primary else ""
-                    found = cell.comparison if metric == results.primary else None
-                    writer.writerow(
-                        [
-                            *row,
-                            change,
-                            results.reference,
-                            *tested_cells(found, results.reach, line.budget),
-                            " ".join(cell.runs),
-                        ]
-                    )
+                    primary = metric == results.primary
+                    tested = tested_record(cell.comparison if primary else None, results.reach, line.budget)
+                    change = cell.change["mean"] if cell.change and primary else None
+                    against = {"change": change, "reference": results.reference, **tested, "runs": " ".join(cell.runs)}
+                    found.append({**shared, "metric": metric, **score_record(score, cell.seeds), **against})
         for name, scores in results.floors.items():
-            for metric, value in scores.items():
-                writer.writerow(
-                    [results.dataset, f"{name} (floor)", "", "", "", metric, value, *[""] * (6 + len(TESTED))]
-                )
-        return text.getvalue().rstrip("\n")
+            floor = {"dataset": results.dataset, "method": f"{name} (floor)"}
+            found += [{**floor, "metric": metric, "mean": value} for metric, value in scores.items()]
+        return found
 
     def alt_text(self, plan: TablePlan, results: MissingResult) -> str:
         """In words."""
@@ -463,8 +426,7 @@ def scored(cell: MissingCell, metric: str) -> str:
     score = cell.test.get(metric)
     if score is None:
         return "failed" if cell.failures else ""
-    several = len(score["values"]) > 1
-    return f"{100 * score['mean']:.2f} ± {100 * score['std']:.2f}" if several else percent(score["mean"])
+    return mean_cell(score)
 
 
 def changed(cell: MissingCell) -> str:

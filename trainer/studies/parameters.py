@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -13,7 +11,7 @@ from ..methods.pgm import PgMMethodConfig
 from ..run.request import Request, resolve
 from .engine.options import StudyOptions
 from .engine.plan import TablePlan
-from .engine.render import Sheet
+from .engine.render import Record, Sheet
 from .engine.runner import Failure
 from .engine.study import Study, TableSpec
 
@@ -66,15 +64,11 @@ class Parameters(Study):
         blocks = [[cells(line) for line in lines] for lines in (table.counted, table.uncounted)]
         return [Sheet(TITLE, NAMES, [*blocks, [["trained in all", "", f"{table.trained:,}", ""]]], [note])]
 
-    def csv(self, results: Counts) -> str:
-        """One line a module."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(NAMES)
-        for line in (*results.table.counted, *results.table.uncounted):
-            writer.writerow([line.module, line.paper or "", line.ours, line.copies])
-        writer.writerow(["trained in all", "", results.table.trained, ""])
-        return text.getvalue().rstrip("\n")
+    def records(self, results: Counts) -> list[Record]:
+        """One a module."""
+        lines = [(x.module, x.paper, x.ours, x.copies) for x in (*results.table.counted, *results.table.uncounted)]
+        every = [*lines, ("trained in all", None, results.table.trained, None)]
+        return [dict(zip(NAMES, line, strict=True)) for line in every]
 
 
 def cells(line: Line) -> list[str]:

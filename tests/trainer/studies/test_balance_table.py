@@ -24,7 +24,7 @@ from pgm.trainer.run.laziness import (
     Subset,
     check,
     keep,
-    known,
+    kept,
     measure,
     path_of,
     shapley,
@@ -133,7 +133,7 @@ def test_the_gap_is_the_distance_of_the_centres_of_unit_vectors() -> None:
 
 
 def test_only_members_trained_apart_have_no_gap(table: TablePlan) -> None:
-    gaps = {cell.row.label: found.gap for cell in table.cells if (found := known(cell.run)) is not None}
+    gaps = {cell.row.label: found.gap for cell in table.cells if (found := kept(cell.run)) is not None}
     assert gaps.pop("ensemble") is None
     assert set(gaps) == {"concat", "mla", "pgm"}
     assert all(0 < gap <= 2 for gap in gaps.values())
@@ -145,7 +145,7 @@ def test_only_members_trained_apart_have_no_gap(table: TablePlan) -> None:
 def test_all_modalities_score_what_the_run_scored(table: TablePlan) -> None:
     for cell in table.cells:
         if not cell.row.method.startswith("single:"):
-            found = known(cell.run)
+            found = kept(cell.run)
             assert found is not None
             assert found.scores[frozenset(BOTH)] == cell.run.test
             assert len(found.scores) == 3
@@ -189,16 +189,16 @@ def test_a_finished_run_needs_just_its_measures(toy: Path, tmp_path: Path) -> No
     assert {path.name for path in set(after) - set(before)} == {"laziness-1.json"}
     damaged = path_of(plan.cells[0].run)
     damaged.write_text(damaged.read_text().replace('"gap": ', '"gap": 1'))
-    assert known(plan.cells[0].run) is None
+    assert kept(plan.cells[0].run) is None
     assert done(plan) == [plan.cells[0].run.id]
 
 
 def test_measures_survive_their_file_to_the_bit(table: TablePlan) -> None:
     cell = table.cells[0]
     found = measure(cell.resolved)
-    assert found == known(cell.run)
+    assert found == kept(cell.run)
     keep(cell.run, found)
-    assert found == known(cell.run)
+    assert found == kept(cell.run)
 
 
 def test_training_anew_drops_the_measures(toy: Path, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_two_workers_measure_what_one_does(toy: Path, table: TablePlan, tmp_path
     plan = planned(toy, tmp_path, "concat,mla,pgm")
     assert run_cells(plan.missing, WorkerPool(workers=2), lambda *_: None) == []
     for one, two in zip(table.cells, plan.cells, strict=True):
-        assert known(one.run) == known(two.run)
+        assert kept(one.run) == kept(two.run)
 
 
 # The table.
@@ -241,7 +241,7 @@ def test_under_use_is_the_twin_minus_the_modality_inside(table: TablePlan) -> No
     assert result.table.reference == "ensemble"
     row = result.rows[0]
     twins = {cell.seed: cell.run.test["accuracy"] for cell in table.cells if cell.row.label == "single:vision"}
-    inside = [known(cell.run).of("accuracy")[frozenset({"vision"})] for cell in table.of(table.spec.rows[0])]  # type: ignore[union-attr]
+    inside = [kept(cell.run).of("accuracy")[frozenset({"vision"})] for cell in table.of(table.spec.rows[0])]  # type: ignore[union-attr]
     assert row.inside["vision"]["values"] == inside
     assert row.underuse["vision"]["values"] == pytest.approx([twins[seed] - own for seed, own in enumerate(inside)])
     assert result.twins["vision"]["values"] == list(twins.values())

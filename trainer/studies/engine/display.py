@@ -45,13 +45,13 @@ class TableDisplay:
     def __call__(self, outcome: Outcome, done: int, total: int) -> None:
         cell = outcome.cell
         if outcome.error is not None:
-            said = f"FAILED: {outcome.error}"
+            text = f"FAILED: {outcome.error}"
         else:
             test = cell.run.test
             name = cell.resolved.data.task.primary
-            said = f"{name} {test[name]:.4f}, {outcome.seconds:.1f} s" if test else f"{outcome.seconds:.1f} s"
+            text = f"{name} {test[name]:.4f}, {outcome.seconds:.1f} s" if test else f"{outcome.seconds:.1f} s"
         left = (time.perf_counter() - self.began) / done * (total - done)
         tail = "" if self.live or done == total else f", about {left:.0f} s left"
-        self.console.print(f"{done}/{total} {cell.row.label}, seed {cell.seed}: {said}{tail}", markup=False)
+        self.console.print(f"{done}/{total} {cell.row.label}, seed {cell.seed}: {text}{tail}", markup=False)
         if self.live:
             self.bar.update(self.task, completed=done)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -64,7 +63,7 @@ class Table:
         """The numbers in long form: a row of the table and a metric a line. Needs pandas."""
         import pandas
 
-        return pandas.read_csv(io.StringIO(self.study.csv(self.results)))
+        return pandas.DataFrame(self.study.records(self.results))
 
     def figure(self) -> Figure:
         """The study's figure, by matplotlib."""

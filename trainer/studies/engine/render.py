@@ -22,7 +22,7 @@ from .significance import LEVEL, Comparison, Reach, SeedTest, needed_note, reach
 
 SAME = "≈"
 UNDEFINED = "undefined"
-# Of a comparison, as a spreadsheet has them; a table without a bootstrap leaves low and high empty.
+Record = dict[str, Any]  # a line of a spreadsheet, by column
 COMPARED = (
     "difference",
     "deviation",
@@ -34,7 +34,6 @@ COMPARED = (
     "high",
     "significant",
 )
-TESTED = (*COMPARED, "sign_flip_reaches", "epochs")
 
 
 def header(result: TableResult) -> list[str]:
@@ -156,9 +155,9 @@ def budget_notes(budgets: Mapping[str, Mapping[str, int]]) -> list[str]:
     usual = next(iter(lengths.values()))
     other = [f"{label} {' and '.join(map(str, found))}" for label, found in lengths.items() if found != usual]
     besides = [label for label, budget in budgets.items() if ALL in budget and len(budget) > 1]
-    said = f"Every network is trained for {' and '.join(map(str, usual))} epochs"
-    said += f", UNEQUAL: {', '.join(other)}." if other else "."
-    return [said + (f" {', '.join(besides)}: so are its networks of one modality, besides." if besides else "")]
+    text = f"Every network is trained for {' and '.join(map(str, usual))} epochs"
+    text += f", UNEQUAL: {', '.join(other)}." if other else "."
+    return [text + (f" {', '.join(besides)}: so are its networks of one modality, besides." if besides else "")]
 
 
 @dataclass(frozen=True)
@@ -225,26 +224,40 @@ def latex(text: str) -> str:
     return text
 
 
-def as_csv(result: TableResult) -> str:
-    """Numbers for a spreadsheet: one line a row and metric, fractions, every seed's value."""
+def as_csv(records: Sequence[Record]) -> str:
+    """For a spreadsheet."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = ["dataset", "row", "method", "metric", "mean", "std", "values", "seeds", "parameters", "paper", "runs"]
-    writer.writerow([*names, *TESTED])
-    for row in result.rows:
-        for metric, score in row.test.items():
-            tested = tested_cells(row.comparison if metric == result.primary else None, result.reach, row.budget)
-            values = " ".join(f"{value:.6f}" for value in score["values"])
-            seeds, runs = " ".join(map(str, row.seeds)), " ".join(row.runs)
-            numbers = [score["mean"], score["std"], values, seeds, row.parameters, row.paper.get(metric, ""), runs]
-            writer.writerow([result.dataset, row.label, row.method, metric, *numbers, *tested])
-    for name, scores in result.floors.items():
-        for metric, value in scores.items():
-            writer.writerow([result.dataset, f"{name} (floor)", "", metric, value, *[""] * (6 + len(TESTED))])
+    names = dict.fromkeys(name for record in records for name in record)
+    writer = csv.DictWriter(text, list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
     return text.getvalue().rstrip("\n")
 
 
-def tested_cells(found: SeedTest | None, reach: Reach | None, budget: Mapping[str, int]) -> list[Any]:
-    """A comparison's numbers for a spreadsheet, in the order of TESTED; empty where there is none."""
+def records_of(result: TableResult) -> list[Record]:
+    """One a row and metric, then the floors' metrics: fractions, every seed's value."""
+    found: list[Record] = []
+    for row in result.rows:
+        for metric, score in row.test.items():
+            shared = {"dataset": result.dataset, "row": row.label, "method": row.method, "metric": metric}
+            more = {"parameters": row.parameters, "paper": row.paper.get(metric), "runs": " ".join(row.runs)}
+            compared = row.comparison if metric == result.primary else None
+            tested = tested_record(compared, result.reach, row.budget)
+            found.append({**shared, **score_record(score, row.seeds), **more, **tested})
+    for name, scores in result.floors.items():
+        floor = {"dataset": result.dataset, "row": f"{name} (floor)"}
+        found += [{**floor, "metric": metric, "mean": value} for metric, value in scores.items()]
+    return found
+
+
+def score_record(score: Mapping[str, Any], seeds: Sequence[int]) -> Record:
+    """Mean, deviation, every seed's value, and the seeds."""
+    values = " ".join(f"{value:.6f}" for value in score["values"])
+    return {"mean": score["mean"], "std": score["std"], "values": values, "seeds": " ".join(map(str, seeds))}
+
+
+def tested_record(found: SeedTest | None, reach: Reach | None, budget: Mapping[str, int]) -> Record:
+    """A comparison's numbers; empty where there is none, and for the interval of a table without a bootstrap."""
+    numbers = {name: getattr(found, name, None) for name in COMPARED}
     epochs = " ".join(str(value) for value in sorted(set(budget.values())))
-    return [*(getattr(found, name, None) for name in COMPARED), found and reach and reach.reached, epochs]
+    return {**numbers, "sign_flip_reaches": found and reach and reach.reached, "epochs": epochs}

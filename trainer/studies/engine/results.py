@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .paper import paper_numbers
 from .plan import Cell, TablePlan
 from .rows import Row
 from .runner import Failure
-from .significance import Comparison, Reach, seed_tests
+from .significance import Comparison, Reach, SeedTest, seed_tests
 
 CellPair = tuple[Cell, Cell]  # a row's and the reference's, of one seed
 
@@ -41,9 +42,9 @@ class RowResult:
 
 
 @dataclass(frozen=True)
-class TableResult:
-    """A finished table. primary: the metric comparisons are made on. metrics: the columns, in order. notes: what a
-    reader of the numbers must know. samples: of the first fold. overlap: of the training sets of folds (overlap_of).
+class Result(ABC):
+    """What every finished table says. primary: the metric comparisons are made on. metrics: the columns, in order.
+    notes: what a reader of the numbers must know.
     """
 
     title: str
@@ -52,10 +53,44 @@ class TableResult:
     reference: str
     primary: str
     metrics: tuple[str, ...]
-    rows: tuple[RowResult, ...]
     floors: Mapping[str, Mapping[str, float]]
     samples: Mapping[str, int]
     notes: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def comparisons(self) -> Mapping[str, SeedTest]:
+        """Every comparison once, by the name of what is compared."""
+
+    @property
+    def reach(self) -> Reach | None:
+        """What so many seeds can show at all."""
+        return Reach.of(self.comparisons.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; a comparison holds whether it is significant, `reach` what so many seeds can show at all."""
+        return {**plain(self), "reach": plain(self.reach)}
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses as dictionaries all the way down, a comparison with its verdict."""
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if not is_dataclass(value):
+        return value
+    found = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    return {**found, "significant": value.significant} if isinstance(value, SeedTest) else found
+
+
+@dataclass(frozen=True)
+class TableResult(Result):
+    """A finished table: rows by methods. samples: of the first fold. overlap: of the training sets of folds
+    (overlap_of).
+    """
+
+    rows: tuple[RowResult, ...]
     commands: tuple[str, ...] = ()
     folds: int = 1
     overlap: float = 0.0
@@ -67,16 +102,7 @@ class TableResult:
 
     @property
     def reach(self) -> Reach | None:
-        """What so many seeds can show at all."""
         return Reach.of(self.comparisons.values(), self.overlap)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able; a comparison holds whether it is significant, `reach` what so many seeds can show at all."""
-        value = {**asdict(self), "reach": self.reach and asdict(self.reach)}
-        for row, line in zip(self.rows, value["rows"], strict=True):
-            if row.comparison is not None:
-                line["comparison"]["significant"] = row.comparison.significant
-        return value
 
 
 def results_of(plan: TablePlan, failures: Sequence[Failure] = ()) -> TableResult:

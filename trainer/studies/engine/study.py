@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ....cache.errors import UserError
 from .draw import bars
-from .render import Sheet, as_csv, as_latex, as_markdown, as_rich, sheet_of
+from .render import Record, Sheet, as_csv, as_latex, as_markdown, as_rich, records_of, sheet_of
 from .results import results_of
 from .rows import Row as Row
 from .rows import TableSpec as TableSpec
@@ -62,9 +62,9 @@ class Study(ABC):
         """The tables people read, one under another."""
         return [sheet_of(results)]
 
-    def csv(self, results: Any) -> str:
-        """Numbers for a spreadsheet, every seed's value."""
-        return as_csv(results)
+    def records(self, results: Any) -> list[Record]:
+        """The lines of a spreadsheet, every seed's value among them."""
+        return records_of(results)
 
     def figure(self, plan: TablePlan, results: Any) -> Figure:
         """The drawing."""
@@ -77,7 +77,7 @@ class Study(ABC):
     def text(self, results: Any, format: str) -> str:
         """The results in one of `FORMATS`."""
         if format == "csv":
-            return self.csv(results)
+            return as_csv(self.records(results))
         if format == "json":
             return json.dumps(results.as_dict(), indent=1)
         return "\n\n".join(TEXTS[format](sheet) for sheet in self.sheets(results))
