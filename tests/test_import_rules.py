@@ -105,3 +105,9 @@ def test_what_needs_no_torch_loads_none(statement: str) -> None:
     code = f"{statement}; import sys; found = {heavy} & set(sys.modules); assert not found, found"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_entry_points_are_read_in_one_place() -> None:
+    files = [file for room in FORBIDDEN for file in (ROOT / room).rglob("*.py")] + sorted(ROOT.glob("*.py"))
+    readers = {file.name for file in files if "importlib.metadata.entry_points" in imported_names(file)}
+    assert readers == {"plugins.py"}
