@@ -10,8 +10,6 @@ drew from the modality. No run is needed; what was found is kept under runs/floo
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -33,7 +31,7 @@ from ..tasks import Recomputed, SampleScores, Task, Views
 from .engine.bootstrap import bootstrap, differences, recomputed
 from .engine.options import StudyOptions
 from .engine.plan import TablePlan
-from .engine.render import Sheet, percent
+from .engine.render import Record, Sheet, percent
 from .engine.results import columns, groups_in
 from .engine.runner import Failure
 from .engine.study import Study, TableSpec
@@ -146,16 +144,16 @@ class InteractionStudy(Study):
         count = sum(line.against != CONCAT for line in results.lines)
         return [Sheet(f"{TITLE}, {results.dataset}", names, [rows[:count], rows[count:]], captions(results))]
 
-    def csv(self, results: Interaction) -> str:
-        """One line a model and metric."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["dataset", "model", "C", "metric", "value", "against", "low", "high"])
+    def records(self, results: Interaction) -> list[Record]:
+        """One a model and metric."""
+        found: list[Record] = []
         for line in results.lines:
+            tested = {"against": line.against, "low": line.low, "high": line.high}
             for metric, value in line.test.items():
-                tested = [line.against, line.low, line.high] if metric == results.primary else ["", "", ""]
-                writer.writerow([results.dataset, line.label, line.strength, metric, value, *tested])
-        return text.getvalue().rstrip("\n")
+                shared = {"dataset": results.dataset, "model": line.label, "C": line.strength, "metric": metric}
+                compared = tested if metric == results.primary else dict.fromkeys(tested)
+                found.append({**shared, "value": value, **compared})
+        return found
 
 
 def measured(data: TrainingData) -> Interaction:
