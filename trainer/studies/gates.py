@@ -10,6 +10,7 @@ import numpy as np
 
 from ..head.gates import gate_report
 from ..run.inference import data_of, load
+from ..run.seeds import mean_and_deviation
 from .engine.of_one_method import OfPgM
 from .engine.plan import Cell, TablePlan
 from .engine.runner import Failure
@@ -67,10 +68,10 @@ class Gates(OfPgM):
         figure, axes = figure_of(5.5, 3.4)
         names = list(results.shares)
         for place, (share, label) in enumerate(SHARES.items()):
-            several = [results.shares[name][share] for name in names]
+            several = [mean_and_deviation(results.shares[name][share]) for name in names]
             at = np.arange(len(names)) + (place - 1.5) * 0.2
             bars = axes.bar(
-                at, [float(np.mean(s)) for s in several], 0.18, yerr=[deviation(s) for s in several], capsize=2,
+                at, [score["mean"] for score in several], 0.18, yerr=[score["std"] for score in several], capsize=2,
                 color=COLOURS[place], edgecolor=INK, linewidth=0.6, hatch=HATCHES[place], label=label, ecolor=INK,
             )  # fmt: skip
             axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=8)
@@ -95,11 +96,6 @@ def report_of(cell: Cell) -> Mapping[str, Any]:
             yield inputs.tokens, inputs.masks
 
     return gate_report(loaded.model.method.get_submodule("pgm"), prepared())  # type: ignore[arg-type]
-
-
-def deviation(values: Sequence[float]) -> float:
-    """Over seeds; 0 for one."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 STUDY = Gates()

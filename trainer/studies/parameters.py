@@ -30,13 +30,6 @@ class Counts:
         return asdict(self.table) | {"difference_percent": round(self.table.difference, 3)}
 
 
-@dataclass(frozen=True)
-class CountSpec(TableSpec):
-    """counts: found when the dataset was opened."""
-
-    counts: Counts | None = None
-
-
 class Parameters(Study):
     """The module's parameters beside the paper's, and what the paper did not count."""
 
@@ -44,18 +37,15 @@ class Parameters(Study):
     aliases = ("5",)
     has_figure = False
 
-    def spec(self, request: Request, options: StudyOptions) -> CountSpec:
+    def spec(self, request: Request, options: StudyOptions) -> TableSpec:
         """No rows: the configuration says it."""
-        config = resolve(replace(request, method="pgm")).method
-        assert isinstance(config, PgMMethodConfig)
-        counts = Counts(parameter_table(config.head, config.fusion))
-        return CountSpec(TITLE, (), "", counts=counts)
+        return TableSpec(TITLE, (), "")
 
     def results(self, plan: TablePlan, failures: Sequence[Failure] = ()) -> Counts:
         """As the configuration says."""
-        assert isinstance(plan.spec, CountSpec)
-        assert plan.spec.counts is not None
-        return plan.spec.counts
+        config = resolve(replace(plan.request, method="pgm")).method
+        assert isinstance(config, PgMMethodConfig)
+        return Counts(parameter_table(config.head, config.fusion))
 
     def sheets(self, results: Counts) -> list[Sheet]:
         """What the paper counts, what it does not, all."""

@@ -98,10 +98,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class TablePlan:
-    """A table's cells, row by row, fold by fold and seed by seed."""
+    """A table's cells, row by row, fold by fold and seed by seed. request: what all rows share."""
 
     spec: TableSpec
     cells: tuple[Cell, ...]
+    request: Request
 
     @property
     def missing(self) -> list[Cell]:
@@ -132,7 +133,7 @@ def plan_table(spec: TableSpec, request: Request, seeds: int) -> TablePlan:
             for seed in range(request.seed, request.seed + seeds):
                 seeded = dataclasses.replace(asked, seed=seed)
                 cells.append(Cell(row, seeded, dataclasses.replace(resolved, request=seeded), row.measurement))
-    return TablePlan(spec, tuple(cells))
+    return TablePlan(spec, tuple(cells), request)
 
 
 def reason_against(name: str, request: Request, shape: Shape) -> str | None:
