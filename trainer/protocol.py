@@ -19,7 +19,11 @@ Sentiment = Literal["regression", "classes"]
 ClassWeights = Literal["none", "balanced"]
 PRESETS = ("small", "paper")
 Precision = Literal["auto", "fp32", "bf16"]
-QUIET: Mapping[str, Any] = {"select_on": "", "class_weights": "none"}  # not in a run's name where they say nothing
+QUIET: Mapping[str, Any] = {
+    "select_on": "",
+    "class_weights": "none",
+    "tune": 0,
+}  # not in a run's name where they say nothing
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Protocol(Switches):
     standardize: bool = True  # features to zero mean and unit variance, statistics from the training split
     precision: Precision = "auto"
     sentiment: Sentiment = "regression"
+    tune: Annotated[int, Range(least=0, most=10)] = 0  # so many rates and epochs are tried first (run/tuning.py)
     class_weights: ClassWeights = "none"  # balanced: a class counts by the inverse of its share of training samples
     metric: str = ""  # what rows are compared on; by default the card's first, else the task's own
     select_on: str = ""  # the validation metric whose best epoch is kept; by default the task's own

@@ -57,6 +57,10 @@ class RequestOptions:
     seed: Annotated[int, typer.Option(help="Of the first run.")] = 0
     epochs: Annotated[int | None, typer.Option(help="Stage 2, on the task.")] = None
     pretrain_epochs: Annotated[int | None, typer.Option(help="Stage 1, on L^P.")] = None
+    tune: Annotated[
+        int | None,
+        typer.Option(help="Try so many learning rates and epochs on validation first, for every row the same."),
+    ] = None
     metric: Annotated[
         str | None,
         typer.Option(help="What rows are compared and selected on: auroc, balanced_accuracy, ...; by the card."),
@@ -104,7 +108,13 @@ class RequestOptions:
             seed=self.seed,
             settings={
                 **pairs(self.set_, "--set"),
-                **given(epochs=self.epochs, pretrain_epochs=self.pretrain_epochs, metric=self.metric, **settings),
+                **given(
+                    epochs=self.epochs,
+                    pretrain_epochs=self.pretrain_epochs,
+                    metric=self.metric,
+                    tune=self.tune,
+                    **settings,
+                ),
             },
             modalities=self.modality,
             stores=pairs(self.store, "--store"),

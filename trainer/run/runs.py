@@ -10,6 +10,7 @@ runs/<hash>/
   result.json            written last: a run with it is finished
   laziness-1.json        what pgm table balance measured of the finished run (laziness.py)
   test-<mask>.json       the test split with modalities missing, and predictions-test-<mask>.parquet (masked_test.py)
+runs/trials/<hash>/      the validation score of a choice of rates and epochs (see tuning.py)
 runs/stages/<hash>/      outcomes of stages that runs share (see stages.py)
 """
 

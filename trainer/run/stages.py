@@ -29,7 +29,18 @@ if TYPE_CHECKING:
     from .request import Resolved
 
 # Switches of the protocol that a stage without labels never reads, or reads only as the rows they choose.
-LATER = ("epochs", "alpha", "beta", "patience", "sentiment", "class_weights", "select_on", "val_fraction", "split_seed")
+LATER = (
+    "epochs",
+    "alpha",
+    "beta",
+    "patience",
+    "sentiment",
+    "class_weights",
+    "tune",
+    "select_on",
+    "val_fraction",
+    "split_seed",
+)
 
 
 class SharedStages:

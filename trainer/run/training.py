@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,15 +24,16 @@ from ..data.feed import Feed, open_feed
 from ..data.missing import Missing
 from ..data.sequence import Context
 from ..methods import Asked, Method
+from ..protocol import Protocol
 from ..randomness import derived, own_randomness
 from .callbacks import Asked as AskedCallback
 from .callbacks import notes_of, outcome
 from .checkpoint import Checkpoints
 from .evaluation import Evaluated, evaluate
 from .events import Listener, Note, RunFinished, RunStarted, silent
-from .files import write_json
+from .files import read_json, write_json
 from .gradients import GradientNorms
-from .home import CONFIG, RESULT, WEIGHTS, Root
+from .home import CONFIG, RESULT, WEIGHTS, Root, folder_of
 from .lock import RunLock
 from .loop import Training
 from .machine import Machine, reproducible
@@ -39,12 +41,14 @@ from .model import Model, NullTokens, Standardize, measured_statistics
 from .predictions import predictions_table, write_predictions
 from .record import Journal, environment, floors_of, save_weights, selected_epochs
 from .request import Request, Resolved, features_root, resolve, runs_root
-from .runs import ENVIRONMENT, METRICS, Run
+from .runs import ENVIRONMENT, METRICS, Run, content_hash
 from .stages import SharedStages
 from .step import Trainer
 from .threads import fitting_threads
+from .tuning import Tuned, tuned
 
 CHECKPOINT_SECONDS = 5.0
+TRIAL = "trial.json"
 
 
 @dataclass(frozen=True)
@@ -146,13 +150,57 @@ def empty(run: Run) -> None:
             path.unlink()
 
 
-def fill(run: Run, resolved: Resolved, how: Execution) -> None:
+def fill(run: Run, asked: Resolved, how: Execution) -> None:
     """Train, evaluate, and write everything a finished run holds."""
     started = time.perf_counter()
-    if not resolved.request.compile:
+    if not asked.request.compile:
         # The first optimiser imports torch._dynamo, which takes a second or two; meanwhile the features are read.
         # Not where torch.compile imports it too: two threads at once leave it half imported.
         threading.Thread(target=importlib.import_module, args=("torch._dynamo",), daemon=True).start()
+    listener, chosen = how.listener, tuning_of(asked, how)
+    resolved = asked if chosen is None else replace(asked, protocol=chosen.protocol)
+    training = prepared(run.path, resolved, how)
+    write_json(run.path / CONFIG, asked.config)
+    write_json(run.path / ENVIRONMENT, environment(resolved, training.feeds))
+    training.resume()
+    earlier = sum(entry["seconds"] for entry in training.progress.history)
+    for note in resolved.notes:
+        listener(Note(note))
+    listener(started_event(run, resolved, training, training.feeds))
+    with fitting_threads(training.model, resolved.device):
+        training.run()
+        told = {} if chosen is None else {"tuned": chosen.as_dict(resolved.data.task.monitor)}
+        finish(run, resolved, how, training, earlier + time.perf_counter() - started, told)
+
+
+def tuning_of(asked: Resolved, how: Execution) -> Tuned | None:
+    """The rates and epochs that validation chooses; None where none are to be tried."""
+    if not asked.protocol.tune:
+        return None
+    folder = folder_of(asked.request.runs) / "trials"
+
+    def score(protocol: Protocol) -> dict[str, float]:
+        trial = replace(asked, protocol=protocol)
+        path = folder / content_hash(trial.config)
+        if how.force or not (path / TRIAL).exists():
+            path.mkdir(parents=True, exist_ok=True)
+            training = prepared(path, trial, replace(how, listener=silent))
+            training.resume()
+            with fitting_threads(training.model, trial.device):
+                training.run()
+                found = evaluate(training.model, trial.data.task, training.feeds["val"], training.trainer.machine)
+            write_json(path / TRIAL, {"val": found.metrics, "config": trial.config}, sync=True)
+            training.checkpoints.remove()
+        metrics: dict[str, float] = read_json(path / TRIAL)["val"]
+        monitor = asked.data.task.monitor
+        how.listener(Note(f"trial lr {protocol.lr:g}, {protocol.epochs} epochs: val {monitor} {metrics[monitor]:.4f}"))
+        return metrics
+
+    return tuned(asked.protocol, asked.data.task, score)
+
+
+def prepared(folder: Path, resolved: Resolved, how: Execution) -> Training:
+    """A run's training, with its data read and its model built, and nothing trained; its files go to the folder."""
     listener = how.listener
     machine = Machine(resolved.device, resolved.protocol.precision, resolved.request.compile)
     # A large split takes seconds to copy; the input statistics take one more, and can have it meanwhile.
@@ -165,21 +213,13 @@ def fill(run: Run, resolved: Resolved, how: Execution) -> None:
     shared = None if how.force or resolved.callbacks else SharedStages(resolved)
     norms = GradientNorms(model.method.modality_parameters()) if how.watch_gradients else None
     trainer = trainer_of(resolved, model, feeds["train"], machine, listener, norms)
-    checkpoints, journal = Checkpoints(run.path, how.checkpoint_seconds), Journal(run.path / METRICS)
-    training = Training(trainer, feeds["val"], checkpoints, journal, shared, resolved.callbacks)
-    write_json(run.path / CONFIG, resolved.config)
-    write_json(run.path / ENVIRONMENT, environment(resolved, feeds))
-    training.resume()
-    earlier = sum(entry["seconds"] for entry in training.progress.history)
-    for note in resolved.notes:
-        listener(Note(note))
-    listener(started_event(run, resolved, training, feeds))
-    with fitting_threads(model, resolved.device):
-        training.run()
-        finish(run, resolved, how, training, earlier + time.perf_counter() - started)
+    checkpoints, journal = Checkpoints(folder, how.checkpoint_seconds), Journal(folder / METRICS)
+    return Training(trainer, feeds["val"], checkpoints, journal, shared, resolved.callbacks)
 
 
-def finish(run: Run, resolved: Resolved, how: Execution, training: Training, seconds: float) -> None:
+def finish(
+    run: Run, resolved: Resolved, how: Execution, training: Training, seconds: float, told: Mapping[str, Any]
+) -> None:
     """Write the selected weights, the predictions, and the result; the test split is opened here."""
     data, model, progress = resolved.data, training.model, training.progress
     save_weights(run.path / WEIGHTS, model)
@@ -206,6 +246,7 @@ def finish(run: Run, resolved: Resolved, how: Execution, training: Training, sec
         "samples_per_second": round(progress.samples / max(progress.seconds, 1e-9), 1),
         "waiting": round(progress.waited / max(progress.seconds, 1e-9), 5),
         "notes": [*resolved.notes, *notes_of(resolved.callbacks, progress.history)],
+        **told,
         **({"callbacks": outcome(resolved.callbacks, progress.history)} if resolved.callbacks else {}),
     }
     if run.home is not None:

@@ -52,6 +52,7 @@ class TableDisplay:
             text = f"{name} {test[name]:.4f}, {outcome.seconds:.1f} s" if test else f"{outcome.seconds:.1f} s"
         left = (time.perf_counter() - self.began) / done * (total - done)
         tail = "" if self.live or done == total else f", about {left:.0f} s left"
-        self.console.print(f"{done}/{total} {cell.row.label}, seed {cell.seed}: {text}{tail}", markup=False)
+        where = "" if cell.request.split is None else f", {cell.request.split}"
+        self.console.print(f"{done}/{total} {cell.row.label}{where}, seed {cell.seed}: {text}{tail}", markup=False)
         if self.live:
             self.bar.update(self.task, completed=done)

@@ -22,6 +22,7 @@ from ...run.predictions import read_predictions
 from ...run.request import Request, Resolved, resolve
 from ...run.runs import Run
 from ...run.stages import SharedStages
+from ...run.tuning import trainings
 from ...tasks.scores import Recomputed, SampleScores
 from .rows import Row, TableSpec
 
@@ -193,7 +194,7 @@ def probed(resolved: Resolved) -> float:
                     break
             # The first step also pays for what is set up once, which only counts where steps are short.
             total += float(np.median(times[1:] or times)) * steps * stage.passes * stage.epochs
-    return total
+    return total * trainings(resolved.protocol)
 
 
 def configuration(cell: Cell) -> str:

@@ -128,6 +128,7 @@ def captions(result: TableResult) -> list[str]:
         "one seed, or the same difference at every seed.",
         *seed_notes(result.reach, result.comparisons),
         *budget_notes({row.label: row.budget for row in result.rows}),
+        *tuning_notes(result.rows),
     ]
     if sign_flipped(result):
         notes.append(
@@ -158,6 +159,20 @@ def budget_notes(budgets: Mapping[str, Mapping[str, int]]) -> list[str]:
     text = f"Every network is trained for {' and '.join(map(str, usual))} epochs"
     text += f", UNEQUAL: {', '.join(other)}." if other else "."
     return [text + (f" {', '.join(besides)}: so are its networks of one modality, besides." if besides else "")]
+
+
+def tuning_notes(rows: Sequence[RowResult]) -> list[str]:
+    """How many choices each run tried on validation, and what each row's runs chose."""
+    found = {row.label: row.tuned for row in rows if row.tuned}
+    if not found:
+        return []
+    trials = sorted({one["trials"] for tuned in found.values() for one in tuned})
+    told = {label: ", ".join(f"{one['lr']:g} x {one['epochs']}" for one in tuned) for label, tuned in found.items()}
+    chosen = "; ".join(f"{label} {text}" for label, text in told.items())
+    return [
+        f"Tuned: every run tried {' or '.join(map(str, trials))} learning rates and epochs on the task, by validation, "
+        f"and was trained by the best (epochs above are those of the first). Chosen, lr x epochs: {chosen}."
+    ]
 
 
 @dataclass(frozen=True)

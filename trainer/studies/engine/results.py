@@ -25,7 +25,7 @@ CellPair = tuple[Cell, Cell]  # a row's and the reference's, of one seed
 @dataclass(frozen=True)
 class RowResult:
     """One line. budget: epochs over the training split of each of its networks, by the modality it is shown or "all".
-    test: metric -> mean, std, values; empty where every run failed.
+    test: metric -> mean, std, values; empty where every run failed. tuned: what each run chose, where runs are tuned.
     """
 
     label: str
@@ -39,6 +39,7 @@ class RowResult:
     paper: Mapping[str, float]
     comparison: Comparison | None
     failures: tuple[str, ...]
+    tuned: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ def row_result(
         paper=paper_numbers(plan.spec.paper, plan.cells[0].resolved.data.card.name, row.label),
         comparison=comparison,
         failures=tuple(f"seed {f.seed}: {f.reason}" for f in failures if f.label == row.label),
+        tuned=tuple(result["tuned"] for result in results if "tuned" in result),
     )
 
 
