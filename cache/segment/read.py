@@ -220,6 +220,11 @@ class SegmentReader:
         tokens = np.asarray(opened.tokens[start:stop])
         return tokens if opened.scales is None else decode(tokens, opened.scales[start:stop])
 
+    def lies(self, segment: int) -> bool:
+        """Whether a segment's rows are read as they lie in its file, without decoding."""
+        opened = self._open(np.array([segment])).opened[segment]
+        return opened.scales is None and not isinstance(opened.tokens, PackedRows)
+
     def copy(self, segments: Int64s, starts: Int64s, lengths: Int64s, positions: Int64s, out: Array) -> None:
         """Copy rows starts[j] : starts[j] + lengths[j] of segments[j] to out[positions[j]:], for every j, in order.
 

@@ -110,6 +110,10 @@ class Features:
         tokens.setflags(write=False)
         return tokens
 
+    def lies(self, row: int) -> bool:
+        """Whether an available sample is read as it lies in its file, without decoding."""
+        return self._reader.lies(int(self.index.segment[row]))
+
     def __iter__(self) -> Iterator[tuple[int, Array]]:
         """(row, tokens (S, D)) of every available sample, in the order of the disk."""
         for rows, tokens, lengths in self.batches(READ_SAMPLES):

@@ -6,7 +6,8 @@ The network is the joint one (joint.py): what is dropped is skipped and the rest
 as a modality that is missing in the data, so training and an incomplete test sample look alike to the classifier.
 
 Frozen features. The learners see whole cached sequences or nothing; there is no dropping of parts of the raw input.
-Dropping costs nothing: a dropped modality's tokens are not packed, hence not computed.
+Dropping costs nothing on a CPU: a dropped modality's tokens are not packed, hence not computed. On a GPU, where
+counting what is left would be a wait, they are computed with the padding, masked, and count as little.
 """
 
 from __future__ import annotations

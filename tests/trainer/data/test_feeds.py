@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pgm.cache import open_dataset
+from pgm.cache import Identity, ids_digest, open_dataset, open_features, storage_at, write_features
 from pgm.cache.errors import UserError
 from pgm.trainer.data.feed import open_feed
 from pgm.trainer.data.order import evaluation_order, training_order
@@ -70,15 +71,33 @@ def test_leaving_a_mapped_feed_early_stops_its_thread(toy: Path) -> None:
 def test_the_feed_is_chosen_by_memory_and_says_why(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_dataset(toy, "toy").features("text")
     rows = np.arange(90, dtype=np.int64)
-    feed = open_feed("auto", {"text": store}, rows, rows, 0, CPU)
+    feed = open_feed("auto", {"text": store}, rows, rows, 0, torch.device("meta"))
     assert feed.kind == "resident"
     assert "MiB of tokens" in feed.reason
     monkeypatch.setattr("pgm.trainer.data.feed.free_memory", lambda device: 1000)
     assert open_feed("auto", {"text": store}, rows, rows, 0, CPU).kind == "mapped"
+    assert open_feed("auto", {"text": store}, rows, rows, 0, torch.device("meta")).kind == "mapped"
     with pytest.raises(UserError, match=r"use --feed mapped, or pool with --tokens"):
         open_feed("resident", {"text": store}, rows, rows, 0, CPU)
     with pytest.raises(UserError, match="auto, resident or mapped"):
         open_feed("streamed", {"text": store}, rows, rows, 0, CPU)
+
+
+@pytest.mark.parametrize(
+    ("store", "tokens", "kind"),
+    [({}, 0, "mapped"), ({"codec": "zstd"}, 0, "resident"), ({"stored": "int8"}, 0, "resident"), ({}, 2, "resident")],
+)
+def test_a_cpu_copies_only_what_it_would_decode_again_each_epoch(
+    tmp_path: Path, store: dict[str, Any], tokens: int, kind: str
+) -> None:
+    ids, lengths, identity = [f"{row:02d}" for row in range(40)], np.arange(40) % 5, Identity("text", "e", {})
+    values = np.random.default_rng(0).standard_normal((int(lengths.sum()), 6)).astype(np.float32)
+    write_features(storage_at(tmp_path), identity, ids, ids_digest(ids), lengths, values, **store)
+    features = {"text": open_features(tmp_path / identity.folder)}
+    rows = np.arange(40, dtype=np.int64)
+    feed = open_feed("auto", features, rows, rows, tokens, CPU)
+    assert feed.kind == kind
+    assert (feed.reason == "read where they lie") == (kind == "mapped")
 
 
 def test_a_mapped_feed_uses_its_buffers_again(toy: Path) -> None:

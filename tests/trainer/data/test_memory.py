@@ -76,6 +76,6 @@ def test_runs_on_one_device_share_what_is_free(toy: Path, monkeypatch: pytest.Mo
     rows = np.arange(90, dtype=np.int64)
     needed = int(store.lengths[rows].sum()) * store.dim * store.dtype.itemsize
     monkeypatch.setattr("pgm.trainer.data.feed.free_memory", lambda device: 4 * needed)
-    feeds = [open_feed("auto", {"text": store}, rows, rows, 0, torch.device("cpu"), sharing=n) for n in (1, 8)]
+    feeds = [open_feed("auto", {"text": store}, rows, rows, 0, torch.device("meta"), sharing=n) for n in (1, 8)]
     assert [feed.kind for feed in feeds] == ["resident", "mapped"]
     assert "for each of 8 runs" in feeds[1].reason
