@@ -85,8 +85,9 @@ def check(
 ) -> None:
     """Build an encoder, fetching it if need be, and measure it on made-up items: decoded and encoded items a second."""
     from .commands import choice
-    from .encoders.facts import named, rate
+    from .encoders.facts import named
     from .encoders.spec import EncoderSpec
+    from .engine.rate import rate
 
     common: dict[str, Any] = {
         "device": choice("--device", device, ("auto", "cpu", "cuda")),

@@ -20,6 +20,7 @@ from .collection import Collection
 from .datasets import adapters, load_dataset
 from .encoders import EncoderSpec, fetch_encoders, resolve_spec, specs_for
 from .engine.commit import Commit
+from .engine.decoders import cannot_travel
 from .engine.events import Finished, Listener, Note, Planned, SegmentWritten, ignore
 from .engine.execute import Executor, make_executor
 from .engine.held import Rows
@@ -143,6 +144,8 @@ def _extract_modality(collection: Collection, spec: EncoderSpec, run: _Run) -> F
         collection.version,
         options.check_sources,
     )
+    if why := cannot_travel(encoder, options.decoders):
+        run.listen(Note(f"{spec.modality}: {why}"))
     # Where workers encode, nobody holds it from here on.
     del encoder
     commit = Commit(plan.store, plan.ids, plan.missing, plan.found, plan.name)

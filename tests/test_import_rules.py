@@ -13,6 +13,15 @@ ROOT = Path(__file__).parents[1]
 FORBIDDEN = {
     "cache": {"torch", "dask", "distributed", "transformers", "pgm.pipeline", "pgm.trainer", "pgm.cli", "pgm.console"},
     "pipeline": {"pgm.trainer", "pgm.cli"},
+    "pipeline/decode": {"transformers", "pgm.pipeline.encoders", "pgm.pipeline.engine"},
+    "pipeline/encoders": {
+        "dask",
+        "distributed",
+        "pgm.pipeline.engine",
+        "pgm.pipeline.datasets",
+        "pgm.pipeline.imports",
+    },
+    "pipeline/engine": {"pgm.pipeline.datasets", "pgm.pipeline.imports", "pgm.pipeline.extraction"},
     "loaders": {"pgm.pipeline", "pgm.trainer", "pgm.cli", "transformers", "dask"},
     "doctor": {"pgm.trainer", "pgm.cli", "pgm.console", "transformers"},
     "trainer": {"pgm.pipeline", "pgm.cli", "transformers", "zarr", "h5py"},

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,9 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import torch
 from PIL import Image
 
 from ...cache.errors import NotFound, UserError
-from ..engine.batches import most_items
-from ..engine.worker import one_thread
 from ..media import LoadedFile, Media, TextMedia
 from .base import FrozenEncoder
 from .build import build_encoder
@@ -30,8 +26,6 @@ from .checkpoint import cached
 from .presets import MEDIA, PRESETS, PUBLISHED, source_of
 from .series import SeriesEncoder
 from .spec import EncoderSpec
-
-SECONDS_MEASURED = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,21 +41,6 @@ class Facts:
     parameters: int | None
     licence: str
     random_weights: bool = False
-
-
-@dataclass(frozen=True)
-class Rate:
-    """How fast an encoder is on this machine: items a second decoded by one thread, and encoded in batches."""
-
-    modality: str
-    encoder: str
-    device: str
-    compute: str
-    tokens: int
-    width: int
-    batch_size: int
-    decoded: float
-    encoded: float
 
 
 def named(name: str, modality: str | None) -> dict[str, str]:
@@ -165,37 +144,6 @@ def made_up(encoder: FrozenEncoder) -> Media:
         case medium:
             raise UserError(f"{encoder.name}: no item can be made up to measure {medium or 'this encoder'} with.")
     return LoadedFile("made up", data=buffer.getvalue())
-
-
-def rate(spec: EncoderSpec) -> Rate:
-    """The encoder's rate here, on threads and in batches as a worker of an extraction has, over at least a second
-    after one batch to warm up."""
-    encoder = build_encoder(spec)
-    with one_thread(encoder):
-        item = made_up(encoder)
-        batch_size = most_items(encoder.lengths([encoder.decode(item)])[0], encoder)
-        began = time.perf_counter()
-        items = [encoder.decode(item) for _ in range(batch_size)]
-        decoding = time.perf_counter() - began
-        batch = encoder.collate(items)
-        shape = encoder.encode(batch)[0].shape
-        rounds, began = 0, time.perf_counter()
-        while rounds == 0 or time.perf_counter() - began < SECONDS_MEASURED:
-            encoder.encode(batch)
-            rounds += 1
-        encoding = (time.perf_counter() - began) / rounds
-    kind = torch.cuda.get_device_name() if encoder.device.type == "cuda" else "CPU, one thread"
-    return Rate(
-        spec.modality,
-        encoder.name,
-        kind,
-        encoder.spec.compute,
-        shape[0],
-        shape[1],
-        batch_size,
-        round(batch_size / decoding, 1),
-        round(batch_size / encoding, 1),
-    )
 
 
 def listing() -> dict[str, Any]:

@@ -90,6 +90,13 @@ def threads_and_processes(encoder: FrozenEncoder, decoders: int | None) -> tuple
     return decoders, decoders > 0
 
 
+def cannot_travel(encoder: FrozenEncoder, decoders: int | None) -> str:
+    """Why threads decode where processes would, as one line; "" where there is nothing to say."""
+    if not threads_and_processes(encoder, decoders)[1] or pickled(encoder) is not None:
+        return ""
+    return f"{encoder.name} cannot be pickled, so that no process can decode for it: threads of the worker do"
+
+
 def pickled(encoder: FrozenEncoder) -> bytes | None:
     """An encoder without its model, for another process; None for one that cannot travel."""
     try:

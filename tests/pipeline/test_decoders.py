@@ -16,6 +16,7 @@ from pgm.cache import storage_at
 from pgm.cache.store import Store
 from pgm.pipeline.encoders import EncoderSpec, build_encoder
 from pgm.pipeline.engine import decoder
+from pgm.pipeline.engine.decoders import Decoding, cannot_travel
 from pgm.pipeline.engine.job import Job, Made, Task, encoder_identity
 from pgm.pipeline.engine.options import StoreOptions
 from pgm.pipeline.engine.worker import Pipeline
@@ -112,3 +113,14 @@ def test_no_process_outlives_a_worker_that_is_killed(tmp_path: Path) -> None:
     assert len(below) == 3, "a template, a decoder that waits and one that hangs"
     _, alive = psutil.wait_procs(below, timeout=20)
     assert not alive
+
+
+def test_an_encoder_that_cannot_travel_is_decoded_for_by_threads_and_that_is_said(tmp_path: Path) -> None:
+    encoder = build_encoder(EncoderSpec("vision"))
+    assert cannot_travel(encoder, 2) == ""
+    vars(encoder)["own"] = lambda pixels: pixels  # as a processor of somebody's notebook
+    assert "cannot be pickled" in cannot_travel(encoder, 2)
+    assert cannot_travel(encoder, 0) == "", "nobody asked for processes"
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    with Decoding(encoder, 2) as decoding:
+        assert decoding.submit([FileMedia(str(tmp_path / "one.png"))]).result().places == [0]
