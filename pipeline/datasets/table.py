@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from .splitting import SEED, SPLIT_NAMES, draw_splits
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 LONGEST_CELL = 1 << 30
-Row = Mapping[str, Any]
+Table = Mapping[str, Sequence[Any]]  # columns by name: a million rows as mappings take seconds
 
 
 @dataclass(frozen=True)
@@ -72,20 +73,21 @@ def load_table(
     medium column, no rows, a path that leaves the root, an unknown split, a label that does not fit the task.
     """
     checked_task(task)
-    rows = read_rows(path)
-    _check_columns(path, rows, columns)
+    table = read_columns(path)
+    _check_columns(path, table, columns)
+    count = len(next(iter(table.values())))
     folder = (root or path.parent).expanduser().absolute()
-    media = _media(rows, columns, folder)
-    classes, labels = _labels(rows, columns.label, task)
-    groups = [_text(row, columns.group) for row in rows] if columns.group else None
-    splits, note = _splits(rows, columns.split, labels if classes else None, groups)
-    ids = [_text(row, columns.id) for row in rows] if columns.id else [f"{row:06d}" for row in range(len(rows))]
-    table: dict[str, Any] = {"id": ids, "split": splits}
+    media = _media(table, columns, folder)
+    classes, labels = _labels(table, columns.label, task)
+    groups = _texts(table[columns.group]) if columns.group else None
+    splits, note = _splits(table, columns.split, count, labels if classes else None, groups)
+    ids = _texts(table[columns.id]) if columns.id else [f"{row:06d}" for row in range(count)]
+    kept: dict[str, Any] = {"id": ids, "split": splits}
     if labels is not None:
-        table["label"] = labels
+        kept["label"] = labels
     if groups is not None:
-        table["group"] = groups
-    samples = pa.table(table)
+        kept["group"] = groups
+    samples = pa.table(kept)
     card = DatasetCard(
         name=name or path.stem,
         task=task,
@@ -98,31 +100,40 @@ def load_table(
     return Collection(card, samples, media)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The table's rows as mappings from column to value; in CSV and TSV every value is text, so that id 007 stays
-    007."""
+def read_columns(path: Path) -> Table:
+    """The table's columns, None where a row has no value; in CSV and TSV every value is text, so that id 007 stays
+    007. Raises NotFound, and UserError for what is no such table or has no rows."""
     if not path.is_file():
         raise NotFound(f"There is no table {path}. Give a .csv, .tsv, .jsonl or .parquet file, or a dataset's name.")
     kind = path.suffix.lower()
     try:
         if kind == ".parquet":
-            rows: list[Row] = pq.read_table(path).to_pylist()
+            read = pq.read_table(path)
+            table: Table = {name: read.column(name).to_pylist() for name in read.column_names}
         elif kind == ".jsonl":
             rows = [json.loads(line) for line in decode_text(path.read_bytes()).splitlines() if line.strip()]
+            table = {str(name): [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
         else:
-            text = io.StringIO(decode_text(path.read_bytes()), newline="")
-            # A cell may be a whole book; the table is in memory already.
-            csv.field_size_limit(LONGEST_CELL)
-            rows = list(csv.DictReader(text, delimiter="\t" if kind == ".tsv" else ","))
+            table = _delimited(decode_text(path.read_bytes()), "\t" if kind == ".tsv" else ",")
     except (pa.ArrowInvalid, json.JSONDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not readable as {kind[1:]}: {error}") from error
-    if not rows:
+    if not any(table.values()):
         raise UserError(f"{path} has no rows: a dataset needs at least one sample.")
-    return rows
+    return table
 
 
-def _check_columns(path: Path, rows: Sequence[Row], columns: Columns) -> None:
-    there = [str(name) for name in rows[0]]
+def _delimited(content: str, delimiter: str) -> Table:
+    """The columns of a text with a header; blank lines are no rows, and what stands beyond the last column is none."""
+    # A cell may be a whole book; the table is in memory already.
+    csv.field_size_limit(LONGEST_CELL)
+    lines = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
+    names = next(lines, [])
+    rows = [line if len(line) == len(names) else [*line, *[None] * len(names)] for line in lines if line]
+    return {name: [row[at] for row in rows] for at, name in enumerate(names)}
+
+
+def _check_columns(path: Path, table: Table, columns: Columns) -> None:
+    there = list(table)
     for role, name in columns.named().items():
         if name not in there:
             hint = did_you_mean(name, there)
@@ -135,33 +146,39 @@ def _check_columns(path: Path, rows: Sequence[Row], columns: Columns) -> None:
         )
 
 
-def _media(rows: Sequence[Row], columns: Columns, root: Path) -> dict[str, list[Media | None]]:
+def _media(table: Table, columns: Columns, root: Path) -> dict[str, list[Media | None]]:
     media: dict[str, list[Media | None]] = {}
     if columns.text:
         # An empty text is a text; only a missing value is none.
-        values = [row.get(columns.text) for row in rows]
-        media["text"] = [None if value is None else TextMedia(str(value)) for value in values]
+        media["text"] = [None if value is None else TextMedia(str(value)) for value in table[columns.text]]
     for modality, column in (
         ("audio", columns.audio or columns.video),
         ("vision", columns.image or columns.video),
         *columns.series,
     ):
         if column:
-            media[modality] = [_file(_text(row, column), root, number) for number, row in enumerate(rows)]
+            media[modality] = _files(_texts(table[column]), root)
     return media
 
 
-def _file(relative: str, root: Path, number: int) -> FileMedia | None:
-    if not relative:
-        return None
-    return FileMedia(str(inside(root, relative, f"Row {number + 1}")))
+def _files(names: Sequence[str], root: Path) -> list[Media | None]:
+    """Files below the root, None where a row names none. Raises UserError for one that lies outside."""
+    base = os.path.normpath(root)
+    below = base.rstrip(os.sep) + os.sep
+    found: list[Media | None] = []
+    for number, name in enumerate(names):
+        path = os.path.normpath(os.path.join(base, name))
+        if name and not path.startswith(below):
+            path = str(inside(root, name, f"Row {number + 1}"))
+        found.append(FileMedia(path) if name else None)
+    return found
 
 
-def _labels(rows: Sequence[Row], column: str | None, task: str) -> tuple[tuple[str, ...], Any]:
+def _labels(table: Table, column: str | None, task: str) -> tuple[tuple[str, ...], Any]:
     """Class names and the label column: class numbers, or the scores themselves (`labels_are_scores`)."""
     if column is None:
         return (), None
-    values = [_text(row, column) for row in rows]
+    values = _texts(table[column])
     if "" in values:
         raise UserError(f"Row {values.index('') + 1} has no label in column {column!r}. Every sample needs one.")
     try:
@@ -178,20 +195,20 @@ def _labels(rows: Sequence[Row], column: str | None, task: str) -> tuple[tuple[s
 
 
 def _splits(
-    rows: Sequence[Row], column: str | None, labels: Any, groups: Sequence[str] | None
+    table: Table, column: str | None, count: int, labels: Any, groups: Sequence[str] | None
 ) -> tuple[list[str], str]:
     """Each row's split, and a note where it had to be drawn."""
     if column:
-        values = [_text(row, column).lower() for row in rows]
+        values = [value.lower() for value in _texts(table[column])]
         if unknown := sorted(set(values) - set(SPLIT_NAMES)):
             raise UserError(
                 f"Column {column!r} holds {', '.join(map(repr, unknown))}; splits are {', '.join(SPLIT_NAMES)}."
             )
         return [SPLIT_NAMES[value] for value in values], ""
-    splits, how = draw_splits(len(rows), labels, groups)
+    splits, how = draw_splits(count, labels, groups)
     return splits, f"No split column: 70/10/20 drawn {how} with seed {SEED}."
 
 
-def _text(row: Row, column: str | None) -> str:
-    value = row.get(column) if column else None
-    return "" if value is None else str(value).strip()
+def _texts(values: Sequence[Any]) -> list[str]:
+    """Each value as text without space around it, "" where there is none."""
+    return ["" if value is None else value.strip() if type(value) is str else str(value).strip() for value in values]

@@ -74,9 +74,10 @@ class LabelTable:
 
 def read_label_table(path: Path, split_column: str | None = None) -> LabelTable:
     """A table and what its columns are. Raises NotFound and UserError."""
-    from ..datasets.table import read_rows
+    from ..datasets.table import read_columns
 
-    rows = read_rows(path)
+    table = read_columns(path)
+    rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
     there = {str(name).strip().lower(): str(name) for name in rows[0]}
     columns = {role: next((there[name] for name in names if name in there), None) for role, names in NAMES.items()}
     if split_column is not None:
