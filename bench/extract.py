@@ -4,7 +4,7 @@
         [--rows text,audio] [--encoders tiny]     some of them
     python bench/extract.py --simulate-device     how busy a device of a stated rate is kept, and which stage limits
     python bench/extract.py --memory              a worker's memory on 12-megapixel JPEGs, 8 decoders, batch 128
-    python bench/extract.py --items 90686         generated JPEGs with titles through two workers [--against CHECKOUT]
+    python bench/extract.py --jpegs 90686         generated JPEGs with titles through two workers [--against CHECKOUT]
     python bench/extract.py --texts 1000000       one-token items: the client's memory, and what a rerun takes
 
 The bare loop decodes, preprocesses and encodes the batches extraction makes with the same encoder on one thread; it
@@ -164,8 +164,8 @@ def main() -> None:
     parser.add_argument("--encoders", default=",".join(ENCODERS), help="through which encoders: tiny,256x6")
     parser.add_argument("--simulate-device", action="store_true", help="a device of a stated rate")
     parser.add_argument("--memory", action="store_true", help="12-megapixel JPEGs")
-    parser.add_argument("--items", type=int, help="so many JPEGs with titles")
-    parser.add_argument("--against", type=Path, help="a checkout of an earlier commit to run --items with, in turns")
+    parser.add_argument("--jpegs", "--items", dest="items", metavar="N", type=int, help="so many JPEGs with titles")
+    parser.add_argument("--against", type=Path, help="a checkout of an earlier commit to run --jpegs with, in turns")
     parser.add_argument("--texts", type=int, help="so many texts of one token")
     parser.add_argument("--no-workers", action="store_true", help="leave out the second worker's gain")
     chosen = parser.parse_args()

@@ -105,8 +105,8 @@ def items(scratch: Path, count: int, against: Path | None) -> None:
 
 
 def texts(scratch: Path, count: int) -> None:
-    """Texts of one token: whether the client grows with what is done, and how fast a rerun answers."""
-    table = pa.table({"text": [f"{number % 1000:03d}" for number in range(count)], "label": np.arange(count) % 10})
+    """Texts of one token, no two the same: whether the client grows with what is done, and how fast a rerun answers."""
+    table = pa.table({"text": [f"{number:07d}" for number in range(count)], "label": np.arange(count) % 10})
     pq.write_table(table, scratch / "texts.parquet")
     columns = ("--text-column", "text", "--label-column", "label", "--pool", "mean", "--encoders", "tiny")
     common = (str(scratch / "texts.parquet"), *columns, "--workers", "2", "--features", str(scratch / "features"))
