@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ from pgm.pipeline.engine.batches import Waiting, filled
 from pgm.pipeline.engine.decoding import decode_part
 from pgm.pipeline.engine.events import Event, SegmentWritten
 from pgm.pipeline.media import FileMedia, Media
+from threadpoolctl import threadpool_limits
 from transformers import ASTConfig, ASTModel, CLIPImageProcessorPil, T5Config, T5EncoderModel, ViTConfig, ViTModel
 
 MODALITIES, ENCODERS = ("text", "audio", "vision"), ("tiny", "256x6")
@@ -132,6 +134,22 @@ def with_workers(collection: Collection, spec: EncoderSpec, scratch: Path, worke
     return (moments[-1][0] - moments[first - 1][0]) / sum(samples for _, samples in moments[first:])
 
 
+def bare_gain(collection: Collection, spec: EncoderSpec, scratch: Path) -> float:
+    """What a second process brings the bare loop: what two workers can gain here at most."""
+    seconds = {}
+    for count in (1, 2):
+        with get_context("spawn").Pool(count, one_blas_thread) as pool:
+            # Two at a time, and each alone long enough that both are at work.
+            runs = pool.starmap(bare_loop, [(collection, spec, scratch)] * count, chunksize=1)
+        seconds[count] = max(clock for clock, _ in runs)
+    return 2 * seconds[1] / seconds[2]
+
+
+def one_blas_thread() -> None:
+    """As Dask starts its workers."""
+    threadpool_limits(1)
+
+
 def alternately(*measures: Callable[[], Seconds]) -> list[Seconds]:
     """The best of each, run in turns so that a slow spell of the machine falls on all."""
     rounds = [[measure() for measure in measures] for _ in range(REPEATS)]
@@ -141,7 +159,7 @@ def alternately(*measures: Callable[[], Seconds]) -> list[Seconds]:
 def ratios(scratch: Path, rows: Sequence[str], encoders: Sequence[str], workers: bool) -> None:
     digits = load_dataset("digits", scratch / "digits")
     print("                            ----- bare loop, serial: best of 3 -----   -- us a sample once running --")
-    print("modality encoder   samples  clock    ratio    processor        ratio   1 worker  2 workers   gain")
+    print("modality encoder   samples  clock    ratio    processor        ratio   1 worker  2 workers   gain (bare)")
     for modality in rows:
         for encoder in encoders:
             spec = EncoderSpec(modality, "tiny" if encoder == "tiny" else wider(scratch / modality, modality))
@@ -155,6 +173,7 @@ def ratios(scratch: Path, rows: Sequence[str], encoders: Sequence[str], workers:
             if workers:
                 one, two = (min(with_workers(chosen, spec, scratch, n) for _ in range(2)) for n in (1, 2))
                 line += f"{one * 1e6:>10,.0f} {two * 1e6:>10,.0f} {one / two:>6.2f}"
+                line += f"  ({bare_gain(chosen, spec, scratch):.2f})"
             print(line, flush=True)
 
 

@@ -127,7 +127,7 @@ def make_plan(
     store = Store.create(dataset, encoder_identity(encoder, options), encoder.dim, options.stored)
     journal = Journal.of(store.storage.url)
     sources = known_sources(store, ids, media, journal, check_sources)
-    present = np.fromiter((source is not None for source in media), bool, len(media))
+    present = np.array([source is not None for source in media], bool)
     found = find_held(store, ids, sources, present, media)
     left = present.copy()
     for held in found.encoded if retry_failed else (*found.encoded, *found.failed):

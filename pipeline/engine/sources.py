@@ -12,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from ...cache.errors import CorruptStore
 from ...cache.segment import read_segment
 from ...cache.store import Store
-from ..media import FileMedia, Media
+from ..media import FileMedia, Media, TextMedia
 from .journal import Digests, Journal, file_keys
 
 THREADS = 8
@@ -67,7 +68,7 @@ def digest_sources(media: Sequence[Media | None], threads: int = THREADS) -> Dig
         digests[rows.start : rows.stop] = np.frombuffer(content, np.uint8).reshape(-1, 16)
 
     # Threads wait for disks; over media that are in memory already they would only take turns.
-    on_disk = any(isinstance(source, FileMedia) for source in media)
+    on_disk = any(issubclass(kind, FileMedia) for kind in set(map(type, media)))
     with ThreadPoolExecutor(threads if on_disk else 1) as pool:
         list(pool.map(digest_block, range(0, len(media), BLOCK)))
     return digests
@@ -75,6 +76,9 @@ def digest_sources(media: Sequence[Media | None], threads: int = THREADS) -> Dig
 
 def digest(source: Media | None) -> bytes:
     """A source's digest, or zeros."""
+    if type(source) is TextMedia:
+        # Without a detour through hex: a table has millions of them.
+        return xxhash.xxh3_128_digest(source.read())
     try:
         return bytes(16) if source is None else bytes.fromhex(source.digest())
     except OSError:
