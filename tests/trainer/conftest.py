@@ -14,6 +14,9 @@ import torch
 from pgm.cache import DatasetCard, Identity, ids_digest, publish, storage_at
 from pgm.cache import write_features as write_store
 from pgm.trainer import Run, train
+from pgm.trainer.batch import Inputs
+from pgm.trainer.methods import Criterion, Method, Step
+from pgm.trainer.protocol import Protocol
 
 # Models this small gain nothing from a second thread, and lose much when another process wants the core.
 # The environment is for the processes that tests start.
@@ -22,6 +25,38 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 TINY = {"dim": 8, "heads": 2, "feedforward": 16, "pretrain_epochs": 2, "epochs": 2, "batch": 16}
 WIDTHS = {"text": 6, "vision": 5}
+
+
+def step_of(
+    method: Method,
+    inputs: Inputs,
+    targets: torch.Tensor | None = None,
+    optimiser: type[torch.optim.Optimizer] = torch.optim.SGD,
+    lr: float = 0.1,
+    clip: float = 0.0,
+    criterion: Criterion = torch.nn.functional.cross_entropy,
+    **how: Any,
+) -> Step:
+    """A method's step on one batch, of classes in turn unless there are targets."""
+    if targets is None:
+        targets = torch.arange(len(next(iter(inputs.masks.values())))) % 4
+    parameters = list(method.parameters())
+    return Step(
+        inputs=lambda: inputs,
+        output=lambda: method(inputs),
+        targets=targets,
+        samples=torch.arange(len(targets)),
+        criterion=criterion,
+        protocol=Protocol(clip=clip),
+        optimiser=optimiser(parameters, lr=lr),  # type: ignore[call-arg]
+        parameters=parameters,
+        **how,
+    )
+
+
+def copies(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter as it is now."""
+    return {name: value.detach().clone() for name, value in module.named_parameters()}
 
 
 def write_features(

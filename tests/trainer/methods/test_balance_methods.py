@@ -29,6 +29,8 @@ from pgm.trainer.run.request import Request, resolve
 from pgm.trainer.run.training import Execution, carry_out
 from torch import Tensor
 
+from ..conftest import copies, step_of
+
 SHAPE = Shape({"text": 6, "vision": 5}, 4)
 THREE = Shape({"audio": 7, "text": 6, "vision": 5}, 4)
 SIZES = {"dim": 8, "heads": 2, "feedforward": 16, "dropout": 0.0}
@@ -47,27 +49,6 @@ def batch(shape: Shape = SHAPE, count: int = 8, missing: tuple[str, ...] = ()) -
     generator = torch.Generator().manual_seed(1)
     tokens = {m: torch.randn(count, 3, width, generator=generator) for m, width in shape.widths.items()}
     return Inputs(tokens, {m: torch.full((count, 3), m not in missing) for m in shape.widths})
-
-
-def step_of(
-    method: Method, inputs: Inputs, kind: type[torch.optim.Optimizer] = torch.optim.SGD, lr: float = 0.1
-) -> Step:
-    parameters = list(method.parameters())
-    targets = torch.arange(len(next(iter(inputs.masks.values())))) % 4
-    return Step(
-        inputs=lambda: inputs,
-        output=lambda: method(inputs),
-        targets=targets,
-        samples=torch.arange(len(targets)),
-        criterion=torch.nn.functional.cross_entropy,
-        protocol=Protocol(clip=0.0),
-        optimiser=kind(parameters, lr=lr),
-        parameters=parameters,
-    )
-
-
-def copies(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
 def updated(method: Method, step: Step) -> dict[str, Tensor]:
@@ -108,11 +89,11 @@ def test_ogm_ge_scales_what_reaches_the_weights(modulate: str, kind: type[torch.
     for method in (reference, modulated):  # text knows the answer better
         with torch.no_grad():
             method.heads["text"].weight.mul_(4)
-    step = step_of(modulated, batch(), kind, lr=0.01)
+    step = step_of(modulated, batch(), optimiser=kind, lr=0.01)
     scores = modulated.scores(modulated.parts(step.inputs()), step.targets)
     rates = dict(zip(SHAPE.modalities, coefficients(scores, 0.5).tolist(), strict=True))
     assert min(rates.values()) < 1 == max(rates.values())
-    expected = moves(reference, step_of(reference, batch(), kind, lr=0.01))
+    expected = moves(reference, step_of(reference, batch(), optimiser=kind, lr=0.01))
     found = moves(modulated, step)
     for modality, rate in rates.items():
         name = f"trunks.{modality}.project.weight"
@@ -170,7 +151,7 @@ def test_the_joint_answer_is_scaled_over_what_is_there() -> None:
 def test_umt_pulls_students_to_frozen_teachers() -> None:
     method = build("umt", distil=5.0)
     assert isinstance(method, UMT)
-    step = step_of(method, batch(), torch.optim.AdamW, lr=0.01)
+    step = step_of(method, batch(), optimiser=torch.optim.AdamW, lr=0.01)
     before, first = copies(method), updated(method, step)
     for _ in range(40):
         last = updated(method, step)
@@ -187,7 +168,6 @@ def test_umt_teachers_answer_without_dropout() -> None:
 
 def test_umt_trains_each_teacher_alone_and_shows_it_when_alone() -> None:
     method = build("umt", THREE)
-    from pgm.trainer.protocol import Protocol
 
     stages = method.stages(Protocol())
     assert [s.name for s in stages] == ["teacher-audio", "teacher-text", "teacher-vision", "task"]
@@ -416,7 +396,7 @@ def test_reconboost_reads_the_others_and_never_itself() -> None:
 def test_reconboost_moves_members_in_turn_and_all_in_the_end() -> None:
     turns_only = build("reconboost", rectify=False)
     text_only = batch(missing=("vision",))
-    found = moves(turns_only, step_of(turns_only, text_only, torch.optim.AdamW))
+    found = moves(turns_only, step_of(turns_only, text_only, optimiser=torch.optim.AdamW))
     assert {n.split(".")[1] for n, change in found.items() if change.any()} == {"text"}
     both = build("reconboost", rectify=False)
     told = both.update(TASK, step_of(both, batch()))

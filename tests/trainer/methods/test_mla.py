@@ -14,17 +14,18 @@ import torch
 from pgm.cache.errors import UserError
 from pgm.trainer import Run
 from pgm.trainer.batch import Inputs
-from pgm.trainer.methods import Look, Method, MethodOutput, Shape, Stage, Step, choose
+from pgm.trainer.methods import Look, Method, MethodOutput, Shape, Stage, choose
 from pgm.trainer.methods.alternation import AlternationConfig, SharedHead, turns
 from pgm.trainer.methods.hgm import Projector, alpha_at
 from pgm.trainer.methods.mla import MLA, MLAConfig
 from pgm.trainer.methods.pgm_mla import PgMMLA, PgMMLAConfig
 from pgm.trainer.methods.weighting import GRID_POINTS, entropy, grid, points, shares_of, validated
-from pgm.trainer.protocol import Protocol
 from pgm.trainer.run.events import BatchFinished, Event
 from pgm.trainer.run.request import Request, resolve
 from pgm.trainer.run.training import Execution, carry_out
 from torch import Tensor
+
+from ..conftest import copies, step_of
 
 SHAPE = Shape({"audio": 7, "text": 6, "vision": 5}, 4)
 SIZES = {"dim": 8, "heads": 2, "feedforward": 16, "dropout": 0.0}
@@ -46,27 +47,6 @@ def batch(count: int = 6, missing: tuple[str, ...] = (), seed: int = 1) -> Input
     for name in missing:
         masks[name][0] = False
     return Inputs(tokens, masks)
-
-
-def step_of(
-    method: torch.nn.Module, inputs: Inputs, optimiser: type[torch.optim.Optimizer] = torch.optim.SGD, lr: float = 0.1
-) -> Step:
-    targets = torch.arange(len(next(iter(inputs.masks.values())))) % SHAPE.outputs
-    parameters = list(method.parameters())
-    return Step(
-        inputs=lambda: inputs,
-        output=lambda: method(inputs),
-        targets=targets,
-        samples=torch.arange(len(targets)),
-        criterion=torch.nn.functional.cross_entropy,
-        protocol=Protocol(clip=0.0),
-        optimiser=optimiser(parameters, lr=lr),
-        parameters=parameters,
-    )
-
-
-def copies(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
 @pytest.mark.parametrize("normalise", ["none", "fro", "trace"])
@@ -112,7 +92,7 @@ def test_a_turn_leaves_the_answers_to_earlier_means_nearly_unchanged(
         torch.manual_seed(3)
         config = AlternationConfig(hgm=hgm, projection=projection)  # type: ignore[arg-type]
         head = SharedHead(8, 4, config)
-        step = step_of(head, batch(16), optimiser, lr=0.05)
+        step = step_of(head, batch(16), optimiser=optimiser, lr=0.05)
         generator = torch.Generator().manual_seed(5)
         first = torch.randn(16, 8, generator=generator) + torch.randn(8, generator=generator)
         second = torch.randn(16, 8, generator=generator) + torch.randn(8, generator=generator)
@@ -160,7 +140,7 @@ def test_a_turn_moves_its_learner_and_the_head_and_nothing_else() -> None:
     assert isinstance(method, MLA)
     inputs = batch(missing=("text", "vision"))
     only_audio = Inputs(inputs.tokens, {m: v if m == "audio" else torch.zeros_like(v) for m, v in inputs.masks.items()})
-    step = step_of(method, only_audio, torch.optim.AdamW, lr=0.01)
+    step = step_of(method, only_audio, optimiser=torch.optim.AdamW, lr=0.01)
     for _ in range(2):  # the second time momentum and weight decay could move the others
         before = copies(method)
         losses = method.update(STAGE, step)

@@ -12,13 +12,13 @@ import torch
 from pgm.trainer import Run
 from pgm.trainer.batch import Inputs
 from pgm.trainer.methods import Method, Shape, Stage, Step, choose
-from pgm.trainer.protocol import Protocol
 from pgm.trainer.run.gradients import GradientNorms
 from pgm.trainer.run.request import Request, resolve
 from pgm.trainer.run.training import Execution, carry_out
 from pgm.trainer.studies.balance import METHODS
 from torch import Tensor
 
+from .. import conftest
 from ..conftest import TINY
 
 QUICK = {**TINY, "epochs": 1, "pretrain_epochs": 1}
@@ -37,18 +37,7 @@ def step_of(method: Method, seed: int, clip: float, norms: GradientNorms | None)
     generator = torch.Generator().manual_seed(seed)
     tokens = {m: torch.randn(8, 3, width, generator=generator) for m, width in {"text": 6, "vision": 5}.items()}
     inputs = Inputs(tokens, {m: torch.ones(8, 3, dtype=torch.bool) for m in tokens})
-    targets, criterion = torch.arange(8) % 4, torch.nn.functional.cross_entropy
-    return Step(
-        inputs=lambda: inputs,
-        output=lambda: method(inputs),
-        targets=targets,
-        samples=torch.arange(8),
-        criterion=criterion,
-        protocol=Protocol(clip=clip),
-        optimiser=torch.optim.SGD(method.parameters(), lr=0.1),
-        parameters=list(method.parameters()),
-        norms=norms,
-    )
+    return conftest.step_of(method, inputs, clip=clip, norms=norms)
 
 
 def loss_of(step: Step) -> Tensor:

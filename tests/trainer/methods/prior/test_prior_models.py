@@ -29,6 +29,9 @@ from pgm.trainer.run.training import Execution, carry_out
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ... import conftest
+from ...conftest import copies
+
 PGM = {"dim": 8, "heads": 2, "feedforward": 16, "length": 2}
 OWN: dict[str, dict[str, Any]] = {
     "self_mm": {"hidden": 4, "out": 4, "fused": 8, "post": 4},
@@ -72,27 +75,12 @@ def batch(count: int = 8, missing: str | None = None, seed: int = 0) -> Inputs:
 
 
 def step_of(method: Method, inputs: Inputs, targets: Tensor, **how: Any) -> Step:
-    parameters = list(method.parameters())
-    loss = torch.nn.functional.cross_entropy if not targets.is_floating_point() else mean_error
-    return Step(
-        inputs=lambda: inputs,
-        output=lambda: method(inputs),
-        targets=targets,
-        samples=torch.arange(len(targets)),
-        criterion=loss,
-        protocol=Protocol(clip=0.0),
-        optimiser=torch.optim.SGD(parameters, lr=0.1),
-        parameters=parameters,
-        **how,
-    )
+    criterion = mean_error if targets.is_floating_point() else torch.nn.functional.cross_entropy
+    return conftest.step_of(method, inputs, targets, criterion=criterion, **how)
 
 
 def mean_error(logits: Tensor, targets: Tensor) -> Tensor:
     return (logits.squeeze(1) - targets).abs().mean()
-
-
-def copies(method: Method) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in method.named_parameters()}
 
 
 def moved(method: Method, before: dict[str, Tensor]) -> set[str]:
