@@ -67,7 +67,7 @@ def demo_command(
     runs: RunsOption = Path("runs"),
     workers: pipeline_commands.WorkersOption = None,
 ) -> None:
-    """Extract, train and compare on the embedded digits: under two minutes on two cores."""
+    """Extract, train and compare on the embedded digits; ends with a table, a figure and a page."""
     from .demo import demo
 
     demo(features, runs, workers)

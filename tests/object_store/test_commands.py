@@ -12,7 +12,7 @@ import pytest
 from pgm import demo
 from pgm.cache import open_dataset, open_features, storage_at
 from pgm.cache.errors import NotFound, RunFailed, UserError
-from pgm.pipeline import Collection, ExtractOptions, extract, load_dataset
+from pgm.pipeline import Collection, load_dataset
 
 from .conftest import TINY, Places, import_arrays, run, said
 
@@ -117,12 +117,14 @@ def test_the_demo(bucket: str, digits_root: Path, tmp_path: Path, monkeypatch: p
         return load_dataset(name, digits_root).limited(40).only(["text"])
 
     monkeypatch.setattr(demo, "load_dataset", few)
-    monkeypatch.setattr(demo, "METHODS", ("concat",))
+    monkeypatch.setattr(demo, "METHODS", ("concat", "text"))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "SETTINGS", {"pretrain_epochs": 1, "epochs": 1})
-    # Encoded in this process: the demo, which would start a Dask worker for it, finds it there.
-    extract(few("digits"), f"{bucket}/demo", ExtractOptions(executor="serial"))
-    told = run("demo", "--features", f"{bucket}/demo", "--runs", tmp_path / "runs", "--workers", "1").stdout
+    told = run("demo", "--features", f"{bucket}/demo", "--runs", tmp_path / "runs").stdout
     assert "linear probe" in told
+    for suffix in (".html", ".png", ".svg"):
+        assert (tmp_path / "figures" / f"digits-demo{suffix}").stat().st_size > 1000
+    assert (tmp_path / "figures" / "digits-demo.html").as_uri() in told
     assert len(open_dataset(f"{bucket}/demo", "digits").samples) == 40
 
 
