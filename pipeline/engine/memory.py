@@ -36,7 +36,7 @@ def worker_memory(encoder: FrozenEncoder, sources: Sequence[Media], segment_byte
     waiting = batch * item if encoder.same_length else max(HELD_BYTES, batch * item)
     in_flight = (BATCHES_IN_FLIGHT + 1 if encoder.device.type == "cuda" else 1) * batch * item + batch * item
     tokens = 4 * batch * longest * encoder.dim
-    out = max(tokens, min(BYTES_OUT, (BATCHES_IN_FLIGHT + 1) * tokens))
+    out = max(2 * tokens, min(BYTES_OUT, (BATCHES_IN_FLIGHT + 1) * tokens))
     # One more while its tokens are put in their order.
     behind = (OPEN_SEGMENTS + WRITES_WAITING + 2) * min(segment_bytes, LARGEST_SEGMENT)
     return round(decoding + beside + ahead + waiting + in_flight + out + behind)

@@ -34,7 +34,7 @@ from .job import Job, Made, Spent, Task
 from .journal import NO_KEY
 
 BYTES_AHEAD = 64 << 20  # parts that are decoded or wait for their turn
-BYTES_OUT = 256 << 20  # tokens on their way out of the device
+BYTES_OUT = 256 << 20  # tokens on their way out of the device, of more than two batches
 LINGER = 2  # younger segments under way when an older one's last items stop waiting for others of their length
 OPEN_SEGMENTS = LINGER + 2
 BATCHES_IN_FLIGHT = 2  # started and not yet out of the device
@@ -232,10 +232,14 @@ class Pipeline:
         self.hand_over(
             self.finish, batch, whole, started, began, ended, bytes=4 * self.encoder.dim * sum(started.lengths)
         )
-        while len(self.in_flight) > BATCHES_IN_FLIGHT or sum(size for _, size in self.in_flight) > BYTES_OUT:
+        while len(self.in_flight) > self.most_in_flight():
             self.in_flight.popleft()[0].result()
         if len(self.writes) > WRITES_WAITING:
             self.timed("write", wait, [self.writes[0]])
+
+    def most_in_flight(self) -> int:
+        """Batches that may be on the device or on their way out; one at least, so that the device has the next."""
+        return BATCHES_IN_FLIGHT if sum(size for _, size in self.in_flight) <= BYTES_OUT else 1
 
     def finish(
         self, batch: list[Item], whole: Sequence[Item], started: Encoded, began: float, ended: float | None
