@@ -16,6 +16,7 @@ from .head.switches import AboveZero, Count, Positive, Range, Share, Switches, W
 
 Schedule = Literal["constant", "cosine"]
 Sentiment = Literal["regression", "classes"]
+Position = Literal["none", "sinusoidal", "learned"]
 ClassWeights = Literal["none", "balanced"]
 PRESETS = ("small", "paper")
 Precision = Literal["auto", "fp32", "bf16"]
@@ -23,6 +24,7 @@ QUIET: Mapping[str, Any] = {
     "select_on": "",
     "class_weights": "none",
     "tune": 0,
+    "position": "none",
 }  # not in a run's name where they say nothing
 
 
@@ -50,6 +52,7 @@ class Protocol(Switches):
     patience: Count = 0  # epochs without a better validation score before a stage stops; 0 never stops early
     tokens: Count = 0  # pool every sample to at most this many tokens at load; 0 keeps them all
     standardize: bool = True  # features to zero mean and unit variance, statistics from the training split
+    position: Position = "none"  # what tokens are told of their place (run/position.py)
     precision: Precision = "auto"
     sentiment: Sentiment = "regression"
     tune: Annotated[int, Range(least=0, most=10)] = 0  # so many rates and epochs are tried first (run/tuning.py)

@@ -28,6 +28,7 @@ from ..tasks.choice import task_for
 from .evaluation import collect, evaluate
 from .machine import Machine, device_for
 from .model import Model, unit_statistics
+from .position import widths_with
 from .predictions import predictions_table, write_predictions
 from .request import features_root
 from .runs import Run, dataframe
@@ -71,9 +72,9 @@ def load(run: Run, device: str, task: Task) -> Loaded:
     widths = dict(config["widths"])
     chosen, context = restored(config["method"], tuple(widths)), restored_context(config)
     check_versions(run, chosen, task)
-    method = chosen.build(Shape(widths_shown(widths, context), task.outputs))
+    method = chosen.build(Shape(widths_with(protocol.position, widths_shown(widths, context)), task.outputs))
     statistics = unit_statistics(widths) if protocol.standardize else None
-    model = assembled(method, task.cross_modal, widths, statistics)
+    model = assembled(method, task.cross_modal, widths, statistics, protocol.position)
     model.load_state_dict(load_file(run.weights))
     where = device_for("cpu" if device == "auto" and config["machine"]["device"] == "cpu" else device)
     machine = Machine(where, protocol.precision)

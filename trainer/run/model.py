@@ -16,6 +16,7 @@ from ..data.feed import present_lengths
 from ..data.order import Rows
 from ..data.sequence import in_context
 from ..methods.base import Method, MethodOutput
+from .position import Positions
 
 STATISTICS_TOKENS = 1 << 15  # a mean over so many tokens is off by about half a percent of a standard deviation
 CONSTANT = 1e-6  # a deviation below this share of the feature's size is rounding: such a feature becomes zero
@@ -63,17 +64,26 @@ class NullTokens(nn.Module):
 
 
 class Model(nn.Module):
-    """Statistics (None: features as they are), null tokens (None: a missing modality stays missing) and the method."""
+    """Statistics (None: features as they are), null tokens (None: a missing modality stays missing), positions (None:
+    tokens are not told their place) and the method."""
 
-    def __init__(self, method: Method, standardize: Standardize | None, null: NullTokens | None) -> None:
+    def __init__(
+        self,
+        method: Method,
+        standardize: Standardize | None,
+        null: NullTokens | None,
+        positions: Positions | None = None,
+    ) -> None:
         super().__init__()
         self.standardize = standardize
         self.null = null
         self.method = method
+        self.positions = positions
 
     def prepared(self, inputs: Inputs) -> Inputs:
         inputs = widened(inputs) if self.standardize is None else self.standardize(inputs)
         inputs = inputs if self.null is None else self.null(inputs)
+        inputs = inputs if self.positions is None else self.positions(inputs)
         return inputs if inputs.distances is None else in_context(inputs)
 
     def forward(self, inputs: Inputs, losses: bool = True) -> MethodOutput:

@@ -24,12 +24,13 @@ from ..data.missing import TRAINED, Missing, described, mask_of, without
 from ..data.sequence import Context, widths_shown
 from ..head.switches import changed, checked, switches_of
 from ..methods import Asked, MethodConfig, Shape, choose, modalities_of
-from ..protocol import Protocol
+from ..protocol import Position, Protocol
 from .callbacks import Asked as AskedCallback
 from .callbacks import Callback, chosen
 from .floors import VERSION as FLOORS
 from .home import Root, runs_place
 from .machine import device_for, precision_for
+from .position import widths_with
 from .runs import RECIPE, Run, content_hash, run_at
 
 DEFAULT_METHOD = "pgm"
@@ -92,7 +93,7 @@ class Resolved:
 
     @property
     def shape(self) -> Shape:
-        return shape_of(self.data, self.request.context)
+        return shape_of(self.data, self.request.context, self.protocol.position)
 
     @property
     def data_identity(self) -> dict[str, Any]:
@@ -175,9 +176,12 @@ class Resolved:
         return run_at(self.request.runs, content_hash(self.config))
 
 
-def shape_of(data: TrainingData, context: Context | None) -> Shape:
-    """What a method must fit."""
-    return Shape(widths_shown(data.widths, context), data.task.outputs, data.task.classes)
+def shape_of(data: TrainingData, context: Context | None, position: Position) -> Shape:
+    """What a method must fit. Raises UserError for tokens that are told their place twice."""
+    if context is not None and position != "none":
+        raise UserError(f"position={position}: tokens of --sequence group are told how far they lie already.")
+    widths = widths_with(position, widths_shown(data.widths, context))
+    return Shape(widths, data.task.outputs, data.task.classes)
 
 
 def digest_of(labels: NDArray[Any]) -> str:
@@ -201,7 +205,7 @@ def resolve(request: Request) -> Resolved:
     protocol = dataclasses.replace(protocol, precision=precision_for(protocol.precision, device))
     names = modalities_of(request.method, modalities_in(dataset, request.modalities))
     data = load_data(dataset, names, request.stores, protocol, request.split)
-    method, unknown = choose(request.method, request.preset, shape_of(data, request.context), rest)
+    method, unknown = choose(request.method, request.preset, shape_of(data, request.context, protocol.position), rest)
     if data.task.cross_modal and request.context is not None:
         raise UserError(f"{data.card.name!r} is a retrieval dataset: an item is looked up without its neighbours.")
     if data.task.cross_modal and not method.retrieves:

@@ -24,7 +24,7 @@ from ..data.feed import Feed, open_feed
 from ..data.missing import Missing
 from ..data.sequence import Context
 from ..methods import Asked, Method
-from ..protocol import Protocol
+from ..protocol import Position, Protocol
 from ..randomness import derived, own_randomness
 from .callbacks import Asked as AskedCallback
 from .callbacks import notes_of, outcome
@@ -38,6 +38,7 @@ from .lock import RunLock
 from .loop import Training
 from .machine import Machine, reproducible
 from .model import Model, NullTokens, Standardize, measured_statistics
+from .position import Positions
 from .predictions import predictions_table, write_predictions
 from .record import Journal, environment, floors_of, save_weights, selected_epochs
 from .request import Request, Resolved, features_root, resolve, runs_root
@@ -286,15 +287,20 @@ def build_model(resolved: Resolved) -> Model:
     statistics = measured_statistics(resolved.features, data.splits["train"]) if protocol.standardize else None
     torch.manual_seed(derived(resolved.request.seed, "initial weights"))
     method = resolved.method.build(resolved.shape)
-    return assembled(method, data.task.cross_modal, data.widths, statistics)
+    return assembled(method, data.task.cross_modal, data.widths, statistics, protocol.position)
 
 
 def assembled(
-    method: Method, retrieval: bool, widths: Mapping[str, int], statistics: Mapping[str, tuple[Tensor, Tensor]] | None
+    method: Method,
+    retrieval: bool,
+    widths: Mapping[str, int],
+    statistics: Mapping[str, tuple[Tensor, Tensor]] | None,
+    position: Position,
 ) -> Model:
-    """A method with its input statistics, and with null tokens where retrieval shows one modality at a time."""
+    """A method with its input statistics and positions, null tokens where retrieval shows one modality at a time."""
     null = NullTokens(widths) if retrieval and not method.skips_missing else None
-    return Model(method, None if statistics is None else Standardize(statistics), null)
+    positions = None if position == "none" else Positions(position, tuple(widths))
+    return Model(method, None if statistics is None else Standardize(statistics), null, positions)
 
 
 def started_event(run: Run, resolved: Resolved, training: Training, feeds: Mapping[str, Feed]) -> RunStarted:
