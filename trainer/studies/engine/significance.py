@@ -189,12 +189,12 @@ def reach_note(reach: Reach) -> str:
     """Whether this many seeds can show anything, in words."""
     if reach.deviations is None:
         return "One seed: there is no test over seeds, and nothing can be significant."
+    after = "after Holm over one comparison" if reach.comparisons == 1 else f"after Holm over {reach.comparisons}"
     if reach.overlap:
         return (
-            f"{reach.seeds} runs a row, {reach.comparisons} comparisons: folds share training samples, and the "
-            f"corrected resampled t-test needs a mean of {reach.deviations:.1f} deviations, whatever the seeds."
+            f"{reach.seeds} runs a row, {after}: folds share training samples, and the corrected resampled t-test "
+            f"needs a mean of {reach.deviations:.1f} deviations; more seeds alone help little."
         )
-    after = "after Holm over one comparison" if reach.comparisons == 1 else f"after Holm over {reach.comparisons}"
     t = f"The t-test, which takes differences for normal, needs a mean of {reach.deviations:.1f} deviations."
     if reach.reached:
         return f"{reach.seeds} seeds, {after}: a sign-flip test can reach p < {LEVEL:g}. {t}"
