@@ -26,7 +26,6 @@ from .trainer.studies import commands as study_commands
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Run the frozen encoders once, keep their tokens in a checkable cache, train multimodal heads from it.",
     epilog="Example:  pgm extract digits && pgm train --cached",

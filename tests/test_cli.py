@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pgm.cli import main
+from pgm.cli import app, main
+from pgm.pipeline.imports import ArrayModality, import_arrays
+from typer.testing import CliRunner
 
 PGM = str(Path(sys.executable).parent / "pgm")
 EXTRACT = ("extract", "digits", "--root", "raw data", "--limit", "120", "--executor", "serial")
@@ -152,3 +155,21 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, folder: Path) -> None:
     assert 64 << 20 < forecast["memory"] < 1 << 30
     assert (forecast["samples"], forecast["longest"], forecast["dim"]) == (120, 17, 128)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tab_tells_datasets_methods_and_runs(tmp_path: Path) -> None:
+    place = tmp_path / "features"
+    for name in ("moods", "moons"):
+        import_arrays(place, name, {"text": ArrayModality(np.ones((4, 2)))}, np.arange(4) % 2, ["train", "test"] * 2)
+    (tmp_path / "runs" / "d2fba5").mkdir(parents=True)
+    (tmp_path / "runs" / "d2fba5" / "config.json").write_text("{}")
+
+    def offered(line: str) -> list[str]:
+        environment = {"_PGM_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+        return CliRunner().invoke(app, [], env=environment, prog_name="pgm").stdout.split()
+
+    assert offered(f"pgm train --features {place} --dataset moon") == ["moons"]
+    assert offered(f"pgm cache log --features {place} moon") == ["moons"]
+    assert offered(f"pgm train --features {tmp_path}/nowhere --dataset m") == []
+    assert offered(f"pgm evaluate --runs {tmp_path}/runs d2") == ["d2fba5"]
+    assert "mla" in offered("pgm train --method ml")

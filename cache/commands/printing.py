@@ -6,12 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
+from .completion import cached_datasets
+
 Features = Annotated[
     str,
     typer.Option("--features", envvar="PGM_FEATURES", help="Where the datasets lie: a folder or s3://bucket/prefix."),
 ]
-Target = Annotated[str | None, typer.Argument(help="A dataset's name or a store's place; default everything.")]
-Named = Annotated[str, typer.Argument(help="A dataset's name or a store's place.")]
+Target = Annotated[
+    str | None,
+    typer.Argument(help="A dataset's name or a store's place; default everything.", autocompletion=cached_datasets),
+]
+Named = Annotated[str, typer.Argument(help="A dataset's name or a store's place.", autocompletion=cached_datasets)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AtVersion = Annotated[str | None, typer.Option("--version", help="A number or a name; default the latest.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UserError
+from .completion import cached_datasets
 from .printing import ROOT, AsJson, Features, plain, print_json, print_table
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ Then: pgm train --cached --dataset iemocap --split group-val0.1-test0.2-seed0"""
 
 
 def split_command(
-    dataset: Annotated[str, typer.Argument(help="A cached dataset.")],
+    dataset: Annotated[str, typer.Argument(help="A cached dataset.", autocompletion=cached_datasets)],
     by: Annotated[
         str | None, typer.Option(help="group (whole videos, dialogues, ...), label (stratified) or random.")
     ] = None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .completion import cached_datasets
 from .printing import ROOT, AsJson, AtVersion, Features, in_bytes, said
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def make_push_command(licence_of: "LicenceOf") -> Callable[..., None]:
     """`pgm cache push`; `licence_of` says what the cache cannot know: the licence of an encoder, or of a dataset."""
 
     def push(
-        dataset: Annotated[str, typer.Argument(help="A cached dataset.")],
+        dataset: Annotated[str, typer.Argument(help="A cached dataset.", autocompletion=cached_datasets)],
         url: Annotated[
             str,
             typer.Argument(help="Another --features (a folder, s3://bucket/prefix), or hf://datasets/OWNER/NAME."),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...cache.errors import UserError
+from .completion import kept_runs, methods
 from .options import (
     DatasetOption,
     DeviceOption,
@@ -54,7 +55,8 @@ def make_train_command(extract_missing: ExtractMissing) -> Callable[..., None]:
             str,
             typer.Option(
                 help="pgm, concat, mla, ... (pgm methods lists them), single:NAME or a modality's name, or your own: "
-                "package.module:Class, or its name once it is installed."
+                "package.module:Class, or its name once it is installed.",
+                autocompletion=methods,
             ),
         ] = "pgm",
         seeds: Annotated[int, typer.Option(help="Train so many seeds; print mean and deviation.")] = 1,
@@ -136,7 +138,7 @@ def runs_ls(runs: RunsOption = Path("runs"), dataset: DatasetOption = None, as_j
 
 @runs_app.command("show", epilog="Example:  pgm runs show d2fba5")
 def runs_show(
-    run: Annotated[str, typer.Argument(help="The run's id or its beginning.")],
+    run: Annotated[str, typer.Argument(help="The run's id or its beginning.", autocompletion=kept_runs)],
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -153,8 +155,8 @@ def runs_show(
 
 @runs_app.command("diff", epilog="Example:  pgm runs diff d2fba5 8d8ef7")
 def runs_diff(
-    one: Annotated[str, typer.Argument(help="A run.")],
-    other: Annotated[str, typer.Argument(help="Another run.")],
+    one: Annotated[str, typer.Argument(help="A run.", autocompletion=kept_runs)],
+    other: Annotated[str, typer.Argument(help="Another run.", autocompletion=kept_runs)],
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -171,7 +173,7 @@ def runs_diff(
 
 @runs_app.command("rm", epilog="Example:  pgm runs rm d2fba5")
 def runs_rm(
-    run: Annotated[list[str], typer.Argument(help="Runs to delete.")],
+    run: Annotated[list[str], typer.Argument(help="Runs to delete.", autocompletion=kept_runs)],
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Delete runs: weights, predictions and all."""
@@ -187,7 +189,7 @@ EVALUATE_EXAMPLE = "Example:  pgm evaluate d2fba5 --split val"
 
 
 def evaluate_command(
-    run: Annotated[str, typer.Argument(help="A finished run's id or its beginning.")],
+    run: Annotated[str, typer.Argument(help="A finished run's id or its beginning.", autocompletion=kept_runs)],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     features: Annotated[str | None, typer.Option(help="Where its features lie now, if they were moved.")] = None,
     runs: RunsOption = Path("runs"),
@@ -215,7 +217,7 @@ PREDICT_EXAMPLE = "Example:  pgm predict d2fba5 --features features --dataset di
 
 
 def predict_command(
-    run: Annotated[str, typer.Argument(help="A finished run's id or its beginning.")],
+    run: Annotated[str, typer.Argument(help="A finished run's id or its beginning.", autocompletion=kept_runs)],
     features: FeaturesOption = "features",
     dataset: DatasetOption = None,
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")] = Path("predictions.parquet"),

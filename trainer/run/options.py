@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from ...cache.commands.completion import cached_datasets
 from ...cache.errors import UserError
 from .home import runs_place
 
@@ -37,7 +38,10 @@ RunsOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; progress stays on stderr.")]
-DatasetOption = Annotated[str | None, typer.Option(help="A cached dataset; not needed when there is only one.")]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(help="A cached dataset; not needed when there is only one.", autocompletion=cached_datasets),
+]
 FeedOption = Annotated[str, typer.Option(help="auto, resident (in memory) or mapped (from the page cache).")]
 SplitOption = Annotated[
     str | None, typer.Option("--split", help="A named split (pgm cache split); by default the dataset's own.")
