@@ -8,7 +8,7 @@ WORKERS ?= 2
 export HF_HUB_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-lowest lint docs docs-serve wheel release extract train bench-cache bench-kills bench-object-store bench-extract bench-head bench-train bench-tables clean
+.PHONY: help setup demo test test-lowest lint docs docs-serve wheel release extract train bench-cache bench-kills bench-object-store bench-extract bench-gpu bench-head bench-train bench-tables clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*## "} {printf "  make %-12s %s\n", $$1, $$2}'
@@ -81,6 +81,9 @@ bench-object-store: setup ## features in an object store: a warm mirror against 
 
 bench-extract: setup ## the pipeline against a bare loop; one worker against two [ARGS="--simulate-device"]
 	$(BIN)/python bench/extract.py $(ARGS)
+
+bench-gpu: setup ## extraction, PgM's step and whole tables on a GPU; smaller sizes where there is none [ARGS=--write]
+	$(BIN)/python bench/gpu.py $(ARGS)
 
 bench-head: setup ## the PgM head against a plain transcription and the machine's GEMM rate
 	$(BIN)/python bench/head.py $(ARGS)
