@@ -83,6 +83,17 @@ def test_the_feed_is_chosen_by_memory_and_says_why(toy: Path, monkeypatch: pytes
         open_feed("streamed", {"text": store}, rows, rows, 0, CPU)
 
 
+@pytest.mark.parametrize("batch", [16, 32, 64])
+@pytest.mark.parametrize("texts", ["any length alike", "mostly short"])
+def test_less_than_a_tenth_of_the_batches_of_texts_is_padding(batch: int, texts: str) -> None:
+    """Texts of 1 to 64 tokens; in batches drawn without regard to length about half would be."""
+    generator = np.random.default_rng(0)
+    drawn = generator.integers(1, 65, 8000) if texts == "any length alike" else generator.lognormal(2.8, 0.6, 8000)
+    lengths = np.clip(drawn, 1, 64).astype(np.int64)
+    places = sum(len(rows) * int(lengths[rows].max()) for rows in training_order(lengths, batch, seed=1))
+    assert 1 - lengths.sum() / places < 0.1
+
+
 @pytest.mark.parametrize(
     ("store", "tokens", "kind"),
     [({}, 0, "mapped"), ({"codec": "zstd"}, 0, "resident"), ({"stored": "int8"}, 0, "resident"), ({}, 2, "resident")],
