@@ -3,9 +3,9 @@
     .venv/bin/python bench/object_store.py [--gb 0.5] [--dir DIR]
 
 The server is a plain one of this machine, in a process of its own, that sends files by sendfile. Downloads, downloads
-into files and cold epochs take turns; a cold epoch starts without a mirror and ends with every batch read and the mirror
-in the page cache. Ratios are of first quartiles in one run: what others take only ever adds. What the client takes of
-a processor is told beside them: on a busy machine, or one that the server shares, it is what limits.
+into files and cold epochs take turns; a cold epoch starts without a mirror and ends with every batch read and the
+mirror in the page cache. Ratios are of first quartiles in one run: what others take only ever adds. What the client
+takes of a processor is told beside them: on a busy machine, or one that the server shares, it is what limits.
 """
 
 from __future__ import annotations

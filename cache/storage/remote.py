@@ -154,8 +154,8 @@ class RemoteStorage(Storage):
         """Send a request, again while the fault may pass. A put of ours whose answer was lost shows up as taken."""
         if _askers - {os.getpid()}:
             raise UserError(
-                f"{self._url}: this process was forked from one that has used an object store; start worker processes by "
-                'spawn (a DataLoader\'s with multiprocessing_context="spawn")'
+                f"{self._url}: this process was forked from one that has used an object store; start worker processes "
+                'by spawn (a DataLoader\'s with multiprocessing_context="spawn")'
             )
         for attempt in range(ATTEMPTS):
             try:
