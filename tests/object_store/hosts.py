@@ -53,11 +53,11 @@ ENVIRONMENT = {
 
 
 def write_table(folder: Path) -> Path:
-    """800 texts of thirty words or so, with a label."""
+    """800 texts of thirty words or so, no two the same, with a label."""
     lines = ["id,text,label"]
     for row in range(800):
         text = " ".join(WORDS[(row * 7 + at * (row % 5 + 1)) % len(WORDS)] for at in range(24 + row % 9))
-        lines.append(f"{row},{text},{'ab'[row % 2]}")
+        lines.append(f"{row},{text} {row},{'ab'[row % 2]}")
     path = folder / "texts.csv"
     path.write_text("\n".join(lines))
     return path
