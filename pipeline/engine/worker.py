@@ -8,6 +8,7 @@ batch does not matter (see batches.py).
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import time
@@ -125,6 +126,7 @@ class Pipeline:
         """Each finished task, as its segment is in the store."""
         with ExitStack() as stack:
             stack.enter_context(one_thread(self.encoder))
+            stack.enter_context(without_what_was_there())
             self.decoding = stack.enter_context(Decoding(self.encoder, self.job.decoders))
             # Two threads: one waits for the device, one for the disk.
             self.keeper, self.writer = (ThreadPoolExecutor(1, name) for name in ("keep", "write"))
@@ -304,6 +306,17 @@ class Pipeline:
             spent, self.told = now - self.told, now
             seconds = time.perf_counter() - making.began
             yield Made(making.task.number, segment, b"".join(making.keys), seconds, self.worker, spent)
+
+
+@contextmanager
+def without_what_was_there() -> Iterator[None]:
+    """Keep Python's collector of cycles from going through libraries and models again and again for every thousand
+    small objects that come and go: 0.3 of 3.7 s of 43,000 short texts, 0.05 without."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager
