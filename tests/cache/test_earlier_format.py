@@ -44,14 +44,14 @@ def test_every_command_refuses_it_and_leaves_it_as_it_is(
     earlier: Path,
     tmp_path: Path,
     tree: Callable[[Path], dict[str, bytes]],
-    monkeypatch: pytest.MonkeyPatch,
+    digits_root: Path,
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # the digits' pictures are unpacked below the working folder
     before = tree(earlier)
     [store] = (earlier / "digits").glob("text--*")
     words = command.format(digest=store.name[-8:]).split()
     runs = ["--runs", str(tmp_path / "runs")] if words[0] in ("train", "table") else []
-    done = CliRunner().invoke(app, [*words, "--features", str(earlier), *runs])
+    media = ["--root", str(digits_root)] if words[0] == "extract" else []
+    done = CliRunner().invoke(app, [*words, "--features", str(earlier), *runs, *media])
     told = f"{done.output} {done.exception}"
     assert re.search(REFUSED, told.replace("\n", " ")), told
     assert done.exit_code != 0
