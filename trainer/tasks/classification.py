@@ -55,13 +55,13 @@ class Classification(Task):
 
     def metrics(self, views: Views, targets: NDArray[Any]) -> dict[str, float]:
         guess = views["logits"].argmax(axis=1)
-        even, probabilities = np.ones((1, len(targets))), softmax(views["logits"])
+        auroc, precision = weighted.both_curves(targets, softmax(views["logits"]))
         return {
             "accuracy": metrics.accuracy(targets, guess),
             "weighted_f1": metrics.weighted_f1(targets, guess),
             "balanced_accuracy": recalls(targets, guess).metric,
-            "auroc": float(weighted.auroc(targets, probabilities, even)[0]),
-            "average_precision": float(weighted.average_precision(targets, probabilities, even)[0]),
+            "auroc": auroc,
+            "average_precision": precision,
         }
 
     def undefined(self, targets: NDArray[Any]) -> tuple[str, ...]:

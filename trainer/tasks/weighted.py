@@ -7,7 +7,7 @@ weightings at once instead of one a call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,18 @@ def auroc(truth: Ints, probabilities: Floats, weights: Weights) -> Weights:
     truth: (N,) classes; probabilities: (N, C). Of two classes that of the second; of more, the mean over the classes
     present of each against the rest.
     """
-    return over_classes(area, truth, probabilities, weights)
+    return over_classes([area], truth, probabilities, weights)[0]
 
 
 def average_precision(truth: Ints, probabilities: Floats, weights: Weights) -> Weights:
     """(B,) average precision: the precision at each threshold by the recall it adds. Arguments as of `auroc`."""
-    return over_classes(precision, truth, probabilities, weights)
+    return over_classes([precision], truth, probabilities, weights)[0]
+
+
+def both_curves(truth: Ints, probabilities: Floats) -> tuple[float, float]:
+    """AUROC and average precision of samples that all count the same, from one ranking a class."""
+    found = over_classes([area, precision], truth, probabilities, np.ones((1, len(truth))))
+    return float(found[0][0]), float(found[1][0])
 
 
 def weighted_f1(truth: Ints, guess: Ints, weights: Weights) -> Weights:
@@ -41,20 +47,35 @@ def weighted_f1(truth: Ints, guess: Ints, weights: Weights) -> Weights:
     return ratio((support * f1).sum(axis=1), support.sum(axis=1))
 
 
-def over_classes(curve: Curve, truth: Ints, probabilities: Floats, weights: Weights) -> Weights:
-    """(B,) the second class of two, or the mean over the classes present of each against the rest."""
+def over_classes(curves: Sequence[Curve], truth: Ints, probabilities: Floats, weights: Weights) -> list[Weights]:
+    """Of each curve (B,): the second class of two, or the mean over the classes present of each against the rest."""
     classes = [1] if probabilities.shape[1] == 2 and len(truth) else list(np.unique(truth))
-    each = [curve(*thresholds(truth == c, log_odds(probabilities, c), weights)) for c in classes]
-    found = np.stack(each) if each else np.full((1, len(weights)), np.nan)
+    odds = np.ascontiguousarray(log_odds(probabilities).T)
+    each: list[list[Weights]] = [[] for _ in curves]
+    for c in classes:
+        ranked = thresholds(truth == c, odds[c], weights)
+        for found, curve in zip(each, curves, strict=True):
+            found.append(curve(*ranked))
+    return [mean_known(found, len(weights)) for found in each]
+
+
+def mean_known(values: Sequence[Weights], count: int) -> Weights:
+    """(B,) mean of those that are numbers; nan where none is."""
+    found = np.stack(values) if values else np.full((1, count), np.nan)
     known = ~np.isnan(found)
     return ratio(np.where(known, found, 0.0).sum(axis=0), known.sum(axis=0))
 
 
-def log_odds(probabilities: Floats, which: int) -> NDArray[np.float64]:
-    """(N,) of one class against the rest. Near 1 a float32 probability ties where that of the rest does not."""
+def log_odds(probabilities: Floats) -> NDArray[np.float64]:
+    """(N, C) of each class against the rest. Near 1 a float32 probability ties where the sum of the rest does not."""
     known = probabilities.astype(np.float64)
-    rest = np.delete(known, which, axis=1).sum(axis=1)
-    found: NDArray[np.float64] = np.log(np.maximum(known[:, which], SMALLEST)) - np.log(np.maximum(rest, SMALLEST))
+    rest = known.sum(axis=1, keepdims=True) - known
+    # The difference is rounding where one class has nearly all: there the others are summed.
+    rows, first = np.arange(len(known)), known.argmax(axis=1)
+    others = known.copy()
+    others[rows, first] = 0.0
+    rest[rows, first] = others.sum(axis=1)
+    found: NDArray[np.float64] = np.log(np.maximum(known, SMALLEST)) - np.log(np.maximum(rest, SMALLEST))
     return found
 
 
