@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ import typer
 
 from ...cache.errors import UserError
 from .completion import kept_runs, methods
+from .files import json_text
 from .options import (
     DatasetOption,
     DeviceOption,
@@ -103,7 +103,7 @@ def train_and_tell(
         trained = train_seeds(request, seeds, how)
     finished = summary(trained)
     if as_json:
-        print(json.dumps(finished, indent=1))
+        print(json_text(finished))
         return
     print_outcome(finished)
     for line in advice(request, trained[0], finished):
@@ -131,7 +131,7 @@ def runs_ls(runs: RunsOption = Path("runs"), dataset: DatasetOption = None, as_j
 
     found = listed(runs, dataset)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json_text(found))
     else:
         print_runs(runs, found)
 
@@ -148,7 +148,7 @@ def runs_show(
 
     found = whole(open_run(runs, run))
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json_text(found))
     else:
         print_run(found)
 
@@ -166,7 +166,7 @@ def runs_diff(
 
     found = compared(open_run(runs, one), open_run(runs, other))
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json_text(found))
     else:
         print_difference(found)
 
@@ -202,7 +202,7 @@ def evaluate_command(
     from .runs import open_run
 
     found = evaluate_run(open_run(runs, run), split, features, feed, device)
-    print(json.dumps(found, indent=1)) if as_json else print_metrics(found)
+    print(json_text(found)) if as_json else print_metrics(found)
 
 
 def print_metrics(found: dict[str, Any]) -> None:

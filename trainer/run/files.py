@@ -1,6 +1,7 @@
 """Small files of a run's folder that are either whole or not there: temporary name, flush, rename."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,19 @@ def write_atomically(path: Path, content: bytes, sync: bool = False) -> None:
                 settle([path.parent])
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def json_text(value: Any) -> str:
+    """JSON as its readers take it: a metric that is undefined, NaN here, is null there."""
+    return json.dumps(_defined(value), indent=1, allow_nan=False)
+
+
+def _defined(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _defined(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, value: Any, sync: bool = False) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...cache.errors import RunFailed
+from ..run.files import json_text
 from ..run.options import JsonOption, expanded
 from . import described, study_named
 from .engine.options import PrintOptions, RunOptions, StudyOptions, WorkerOptions
@@ -168,7 +169,7 @@ def show_plan(planned: Any, as_json: bool) -> None:
     rows = planned_rows(planned, estimate(planned))
     total = sum((row["seconds_a_run"] or 0) * row["to_train"] for row in rows)
     if as_json:
-        print(json.dumps({"table": planned.spec.title, "rows": rows, "seconds_in_all": round(total, 1)}, indent=1))
+        print(json_text({"table": planned.spec.title, "rows": rows, "seconds_in_all": round(total, 1)}))
         return
     table = Table(title=planned.spec.title, title_justify="left", box=box.SIMPLE)
     for name in ("row", "there", "to train", "to evaluate", "s a run", "runs"):

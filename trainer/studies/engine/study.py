@@ -6,12 +6,12 @@ and drawn as bars. What differs in another is what it overrides, in the order in
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ....cache.errors import UserError
+from ...run.files import json_text
 from .draw import bars
 from .render import Record, Sheet, as_csv, as_latex, as_markdown, as_rich, records_of, sheet_of
 from .results import results_of
@@ -79,7 +79,7 @@ class Study(ABC):
         if format == "csv":
             return as_csv(self.records(results))
         if format == "json":
-            return json.dumps(results.as_dict(), indent=1)
+            return json_text(results.as_dict())
         return "\n\n".join(TEXTS[format](sheet) for sheet in self.sheets(results))
 
 
