@@ -37,9 +37,9 @@ extract: setup ## run the frozen encoders: make extract DATASET=digits [ROOT=dir
 train: setup ## train from the cache: make train [ARGS='--dataset digits --method concat']
 	$(BIN)/pgm train --cached $(ARGS)
 
-# In their order: sorted by number of tests, the few long ones about kills would come last, on one core.
+# In their order, slow files first: sorted by number of tests, the few long ones would come last, on one core.
 test: setup ## run the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-lowest: .venv/release ## run the tests with the oldest versions that pyproject.toml allows, in .venv-lowest
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-lowest
